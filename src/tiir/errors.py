@@ -1,0 +1,77 @@
+"""One exception family: every error a user can cause says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "MissingExtraError",
+    "ModelError",
+    "ProtocolError",
+    "RanksError",
+    "RunError",
+    "TiirError",
+    "UnsafePathError",
+]
+
+
+class TiirError(Exception):
+    """Base of all errors that tiir raises on purpose.
+
+    Args:
+        message: what is wrong and where (name the file, id or argument, and what was given).
+        hint: what the user can do about it.
+
+    Example:
+        >>> print(TiirError("split 'dev' is not in dataset.json", hint="it has: train, val, test"))
+        split 'dev' is not in dataset.json
+          -> it has: train, val, test
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+class DataError(TiirError):
+    """A source or a data set on disk is missing, damaged or inconsistent."""
+
+
+class ImageError(TiirError):
+    """An image cannot be opened, or breaks the image contract (RGB uint8, upright)."""
+
+
+class ModelError(TiirError):
+    """A model cannot be loaded or does not do what was asked of it."""
+
+
+class RunError(TiirError):
+    """A Run is damaged, incomplete, or belongs to another data set."""
+
+
+class RanksError(TiirError):
+    """Scores or positives from which no honest rank can be computed."""
+
+
+class ProtocolError(TiirError):
+    """A protocol does not fit the data set it was asked for."""
+
+
+class ConfigError(TiirError):
+    """A configuration file or option has a wrong key or value."""
+
+
+class UnsafePathError(TiirError):
+    """A path leads out of the directory that the user gave."""
+
+
+class MissingExtraError(TiirError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package '{package}'", hint=f"pip install 'tiir[{extra}]'")

@@ -1,0 +1,147 @@
+"""Files: atomic writes, JSON that explains itself when broken, checksums, paths that stay inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.errors import DataError, TiirError, UnsafePathError
+
+__all__ = ["atomic_write", "inside", "load_npy", "read_json", "sha256_file", "write_json", "write_npy"]
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success flush it to disk and rename it into place.
+
+    A reader, or a run resumed after a kill, sees the old file or the whole new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, *, error: type[TiirError] = DataError) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        error: the file is missing, not UTF-8, or not JSON (with the line where it breaks).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"{path} is not UTF-8 text (byte {problem.start})", hint="save it again as UTF-8"
+        ) from None
+    except json.JSONDecodeError as problem:
+        raise error(
+            f"{path} is not valid JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}",
+            hint="the file may be cut off or damaged: download or write it again",
+        ) from None
+    except OSError as problem:
+        raise error(f"cannot read {path}: {problem.strerror}") from None
+
+
+def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def load_npy(path: Path, *, mmap: bool = False, error: type[TiirError] = DataError) -> npt.NDArray[Any]:
+    """Read one .npy array; object arrays (pickles) are refused.
+
+    Raises:
+        error: the file is missing, damaged, cut off, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except (ValueError, EOFError, OSError) as problem:
+        raise error(
+            f"{path} is not a readable .npy array: {problem}", hint="write it with numpy.save"
+        ) from None
+    if not isinstance(array, np.ndarray):
+        raise error(f"{path} is an archive of several arrays, not one .npy array")
+    return array
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
+
+
+def _digest(file: Any) -> str:
+    # Python 3.10 has no hashlib.file_digest.
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path of `relative` under `root`, refused where it (or a link on its way) leads out of `root`.
+
+    Args:
+        root: a directory the user gave. It may itself be a link.
+        relative: a path below it, from a file we did not write.
+
+    Raises:
+        UnsafePathError: absolute paths, "..", NUL bytes, links that leave `root`.
+
+    Example:
+        >>> inside(Path("photos"), "../secret.jpg")
+        Traceback (most recent call last):
+        ...
+        tiir.errors.UnsafePathError: '../secret.jpg' leads out of photos
+        ...
+    """
+    hint = "paths of images must stay below the image folder; copy the file there"
+    if "\0" in relative or Path(relative).is_absolute():
+        raise UnsafePathError(f"{relative!r} is not a path relative to {root}", hint=hint)
+    real_root = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(real_root, relative))
+    if real != real_root and not real.startswith(real_root.rstrip(os.sep) + os.sep):
+        raise UnsafePathError(f"{relative!r} leads out of {root}", hint=hint)
+    return Path(real)

@@ -1,0 +1,228 @@
+"""The Run: one model's scores on one data set, with where they came from, in one directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tiir.data.dataset import Dataset
+from tiir.errors import RunError
+from tiir.io import load_npy, read_json, write_json, write_npy
+
+__all__ = ["Run", "RunInfo"]
+
+FORMAT = 1
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+class RunInfo(BaseModel):
+    """The contents of `run.json`: what was scored by what, and how.
+
+    Args:
+        model: hub id or directory of the model, or a name given at import.
+        revision: commit of a hub model or content hash of a directory.
+        dataset, split: names; `dataset_path` where the data set was found, `fingerprint` what it held.
+        precision: of the arithmetic, such as "float32" or "bfloat16"; stored values are float32.
+        protocol: the protocol to evaluate with where none is asked for.
+        seconds: wall time of the scoring.
+        versions: of python, tiir, torch, transformers, as far as they took part.
+        notes: anything else that belongs to the provenance (options, files, the device).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    model: str
+    revision: str | None = None
+    dataset: str
+    split: str
+    dataset_path: str
+    fingerprint: str
+    images: int
+    captions: int
+    precision: str = "float32"
+    protocol: str | None = None
+    seconds: float | None = None
+    created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=dict)
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def about(cls, dataset: Dataset, dataset_path: Path | str, model: str, **facts: Any) -> RunInfo:
+        """The facts of a Run of `model` on `dataset`."""
+        return cls(
+            model=model,
+            dataset=dataset.name,
+            split=dataset.split,
+            dataset_path=str(Path(dataset_path).resolve()),
+            fingerprint=dataset.fingerprint,
+            images=dataset.n_images,
+            captions=dataset.n_captions,
+            **facts,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Scores of every image against every caption of a data set, in the data set's order.
+
+    Either the embeddings of both sides (score = dot product) or the score matrix itself.
+
+    Args:
+        info: provenance.
+        image_embeds: float32 (n_images, d), or None.
+        text_embeds: float32 (n_captions, d), or None.
+        scores: float32 (n_images, n_captions), NaN where not scored, or None.
+        path: the directory it was loaded from, if any.
+
+    Example:
+        >>> from tiir.data.dataset import Dataset
+        >>> data = Dataset("pets", "test", ["a", "b"], ["a0", "b0"], ["a cat", "a dog"], np.array([0, 1]))
+        >>> run = Run(RunInfo.about(data, "pets", "by hand"), scores=np.eye(2, dtype=np.float32))
+        >>> run
+        Run(by hand on pets/test: 2 images x 2 captions, score matrix)
+        >>> run.block(np.array([0]), np.array([0, 1])).tolist()
+        [[1.0, 0.0]]
+    """
+
+    info: RunInfo
+    image_embeds: FloatArray | None = None
+    text_embeds: FloatArray | None = None
+    scores: FloatArray | None = None
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        where = f"the Run {self.path}" if self.path else f"the Run of {self.info.model}"
+        images, captions = self.info.images, self.info.captions
+        if (self.image_embeds is None) != (self.text_embeds is None) or (
+            (self.scores is None) == (self.image_embeds is None)
+        ):
+            raise RunError(f"{where} must hold both sides' embeddings or one score matrix")
+        if self.scores is not None:
+            if self.scores.shape != (images, captions):
+                raise RunError(
+                    f"{where}: scores are {self.scores.shape}, expected {images} images x {captions} captions",
+                    hint="rows are images, columns are captions",
+                )
+            return
+        assert self.image_embeds is not None
+        assert self.text_embeds is not None
+        for side, embeds, n in [("image", self.image_embeds, images), ("text", self.text_embeds, captions)]:
+            if embeds.ndim != 2 or len(embeds) != n:
+                raise RunError(f"{where}: {side} embeddings are {embeds.shape}, expected ({n}, d)")
+        if self.image_embeds.shape[1] != self.text_embeds.shape[1]:
+            raise RunError(
+                f"{where}: image embeddings have width {self.image_embeds.shape[1]}, "
+                f"text embeddings {self.text_embeds.shape[1]}",
+                hint="both must come from the same model",
+            )
+
+    def __repr__(self) -> str:
+        kind = "score matrix" if self.image_embeds is None else f"{self.image_embeds.shape[1]}-d embeddings"
+        i = self.info
+        return (
+            f"Run({i.model} on {i.dataset}/{i.split}: {i.images:,} images x {i.captions:,} captions, {kind})"
+        )
+
+    @property
+    def name(self) -> str:
+        """Short name for tables: the directory's, else the model's."""
+        return self.path.name if self.path else self.info.model
+
+    def block(self, images: IntArray, captions: IntArray) -> FloatArray:
+        """Scores of some images against some captions, float32 (len(images), len(captions))."""
+        if self.scores is not None:
+            return np.ascontiguousarray(self.scores[np.ix_(images, captions)])
+        assert self.image_embeds is not None
+        assert self.text_embeds is not None
+        block: FloatArray = np.asarray(self.image_embeds[images]) @ np.asarray(self.text_embeds[captions]).T
+        return block
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a data set that this Run was not made from.
+
+        Raises:
+            RunError: the fingerprints differ.
+        """
+        if dataset.fingerprint == self.info.fingerprint:
+            return
+        raise RunError(
+            f"{self.name} was scored on {self.info.dataset}/{self.info.split} with {self.info.images} images x "
+            f"{self.info.captions} captions (fingerprint {self.info.fingerprint}); this is {dataset!r} "
+            f"(fingerprint {dataset.fingerprint})",
+            hint="ids, captions or pictures changed: score again, or give the data set it was made from",
+        )
+
+    def load_dataset(self, directory: Path | str | None = None) -> Dataset:
+        """The data set of this Run: from `directory`, else from where it lay at scoring.
+
+        Raises:
+            DataError: it is not there.
+            RunError: it is another one.
+        """
+        dataset = Dataset.load(directory or self.info.dataset_path)
+        self.check(dataset)
+        return dataset
+
+    def save(self, directory: Path, *, overwrite: bool = False) -> Run:
+        """Write the Run; `run.json` comes last, so that a half-written one never loads.
+
+        Raises:
+            RunError: `directory` already holds a Run and `overwrite` is False.
+        """
+        directory = Path(directory)
+        header = directory / "run.json"
+        if header.exists():
+            if not overwrite:
+                raise RunError(
+                    f"{directory} already holds a Run", hint="choose another --out, or --overwrite"
+                )
+            header.unlink()
+        directory.mkdir(parents=True, exist_ok=True)
+        for stem in ("image_embeds", "text_embeds", "scores"):
+            array = getattr(self, stem)
+            path = directory / f"{stem}.npy"
+            if array is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_npy(path, np.asarray(array, np.float32))
+        write_json(header, self.info.model_dump())
+        return Run.load(directory)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Run:
+        """Open a Run; arrays are memory-mapped.
+
+        Raises:
+            RunError: not a Run, unfinished, or damaged.
+        """
+        directory = Path(directory)
+        header = directory / "run.json"
+        if not header.is_file():
+            raise RunError(
+                f"{directory} is not a finished Run (no run.json)",
+                hint="make one with `tiir score` or `tiir import`; continue a killed one with --resume",
+            )
+        try:
+            info = RunInfo.model_validate(read_json(header, error=RunError))
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            raise RunError(f"{header}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if info.format != FORMAT:
+            raise RunError(f"{directory} has Run format {info.format}, this tiir reads {FORMAT}")
+        arrays: dict[str, FloatArray] = {}
+        for stem in ("image_embeds", "text_embeds", "scores"):
+            path = directory / f"{stem}.npy"
+            if path.exists():
+                array = load_npy(path, mmap=True, error=RunError)
+                if array.dtype != np.float32:
+                    raise RunError(f"{path} is {array.dtype}, a Run holds float32")
+                arrays[stem] = array
+        return cls(info, path=directory, **arrays)
