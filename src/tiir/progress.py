@@ -1,0 +1,52 @@
+"""Progress bars with rates, on stderr, silent where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["track"]
+
+T = TypeVar("T")
+
+
+def track(
+    items: Iterable[T], *, total: int | None = None, description: str, unit: str = "items", step: int = 1
+) -> Iterator[T]:
+    """Yield `items` while a bar on stderr shows how many are done, the rate and the time left.
+
+    Args:
+        items: what to go through.
+        total: how many units there are; `len(items) * step` where it is not given.
+        description: what is being done.
+        unit: what is counted, such as "images".
+        step: units an item stands for (the last one may stand for fewer).
+
+    Example:
+        >>> list(track([1, 2], description="counting"))
+        [1, 2]
+    """
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    if total is None and hasattr(items, "__len__"):
+        total = len(items) * step
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn(unit),
+        Remaining(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            left = step if total is None else min(step, total - int(bar.tasks[0].completed))
+            bar.advance(task, left)
