@@ -18,7 +18,7 @@ def track(
 
     Args:
         items: what to go through.
-        total: how many units there are; `len(items) * step` where it is not given.
+        total: how many units there are; `len(items) * step  # type: ignore[arg-type]` where it is not given.
         description: what is being done.
         unit: what is counted, such as "images".
         step: units an item stands for (the last one may stand for fewer).
@@ -35,7 +35,7 @@ def track(
     from rich.progress import TimeRemainingColumn as Remaining
 
     if total is None and hasattr(items, "__len__"):
-        total = len(items) * step
+        total = len(items) * step  # type: ignore[arg-type]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

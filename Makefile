@@ -1,0 +1,35 @@
+# Every target sets up what it needs: `make demo` and `make test` each work alone on a fresh clone.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## Build .venv from pyproject.toml and constraints.txt
+
+demo: install  ## Prepare Scenes, score it with the small CLIP, print recall, draw what it retrieves
+	$(BIN)/tiir demo --out $(OUT) --overwrite
+
+test: install lint  ## Lint, types and every test
+	$(BIN)/python -m pytest
+
+test-fast: install  ## The tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## Run every benchmark; each prints a ratio against a named rival
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+.PHONY: help install demo test test-fast lint bench
