@@ -61,7 +61,9 @@ HEAVY = {"torch", "transformers", "pandas", "matplotlib", "pyarrow", "ray", "PIL
 @pytest.mark.parametrize("command", ["import tiir", "from tiir.cli import main; main(['--help'])"])
 def test_light_entrances(command: str) -> None:
     """Counted as imports, not as seconds: what makes a start slow is not even loaded."""
-    script = f"import sys\ntry:\n    {command}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    script = (
+        f"import sys\ntry:\n    {command}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
 
@@ -70,7 +72,7 @@ def test_public_definitions_have_docstrings() -> None:
     missing = []
     for path in MODULES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                if not ast.get_docstring(node):
-                    missing.append(f"{path.name}:{node.lineno} {node.name}")
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                missing.append(f"{path.name}:{node.lineno} {node.name}")
     assert not missing

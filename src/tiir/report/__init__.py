@@ -1,0 +1,1 @@
+"""Tables, exports and pictures of what a Run retrieved."""
