@@ -381,7 +381,7 @@ def _same_gallery(evaluations: Sequence[Any]) -> list[list[Any]]:
     groups: dict[str, list[Any]] = {}
     for e in evaluations:
         groups.setdefault(title(e), []).append(e)
-    return list(groupss())
+    return list(groups.values())
 
 
 @app.command()

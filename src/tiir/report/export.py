@@ -11,7 +11,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery, resolve
 from tiir.errors import ProtocolError, RunError
 from tiir.io import atomic_write
-from tiir.metrics.ranks import rank_gallery
+from tiir.metrics.ranks import rank_run
 from tiir.metrics.retrieve import Direction, retrieve
 from tiir.scoring.run import Run
 
@@ -58,7 +58,7 @@ def export_run(
         )
     gallery = galleries[0]
     if format == "npz":
-        return [_write_study(run, gallery, out)]
+        return [_write_study(run, dataset, gallery, out)]
     tables = {side: _table(run, dataset, gallery, side, depth) for side in SIDES}
     if format == "trec":
         return [
@@ -77,11 +77,11 @@ def _ids(dataset: Dataset, gallery: Gallery) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _table(run: Run, dataset: Dataset, gallery: Gallery, side: Direction, depth: int) -> dict[str, Any]:
-    queries = gallery.queries(side)
+    queries = gallery.image_queries if side == "i2t" else gallery.caption_queries
     found, scores = retrieve(run, gallery, side, queries, depth=depth)  # (q, depth) both
     ids = _ids(dataset, gallery)
     own, other = ("image", "caption") if side == "i2t" else ("caption", "image")
-    positives = gallery.positives if side == "i2t" else gallery.positives.T
+    positives = gallery.i2t if side == "i2t" else gallery.t2i.T
     n_candidates = positives.shape[1]
     positive_keys = positives.image * n_candidates + positives.caption
     return {
@@ -111,7 +111,7 @@ def _write_trec(
         columns = ("query_id", "candidate_id", "rank", "score")
         for query, candidate, rank, score in zip(*(table[key] for key in columns), strict=True):
             file.write(f"{query} Q0 {candidate} {rank} {score:.9g} {tag}\n")
-    positives = gallery.positives
+    positives = gallery.i2t if side == "i2t" else gallery.t2i
     rows, columns_ = (ids["image"][positives.image], ids["caption"][positives.caption])
     if side == "t2i":
         rows, columns_ = columns_, rows
@@ -121,10 +121,10 @@ def _write_trec(
     return [run_path, qrels_path]
 
 
-def _write_study(run: Run, gallery: Gallery, out: Path) -> Path:
-    ranks = rank_gallery(run, gallery)
-    labels = np.zeros(gallery.positives.shape, np.int8)
-    labels[gallery.positives.image, gallery.positives.caption] = 1
+def _write_study(run: Run, dataset: Dataset, gallery: Gallery, out: Path) -> Path:
+    ranks = rank_run(run, dataset, [gallery])
+    labels = np.zeros(gallery.i2t.shape, np.int8)
+    labels[gallery.i2t.image, gallery.i2t.caption] = 1
     logits = run.block(gallery.images, gallery.captions)
     with atomic_write(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, i2t_ranks=ranks.i2t - 1, t2i_ranks=ranks.t2i - 1, labels=labels, logits=logits)

@@ -83,7 +83,7 @@ def contact_sheet(
     heading_of = {group[0]: heading for heading, group in groups if len(group)}
     found, _ = retrieve(run, gallery, "t2i", queries, depth=depth)
     depth = found.shape[1]
-    positives_of = {int(q): gallery.positives.image[gallery.positives.caption == q] for q in queries}
+    positives_of = {int(q): gallery.t2i.image[gallery.t2i.caption == q] for q in queries}
 
     widths = [1.9, 1, 0.12] + [1] * depth
     figure, axes = plt.subplots(
