@@ -1,0 +1,1 @@
+"""Sources of data sets: each module has one function `prepare(...) -> Dataset`."""

@@ -1,0 +1,195 @@
+"""People's own photos: a folder of images with a `captions.csv` or `captions.jsonl`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tiir.data.build import CaptionRecord, ImageRecord, OnBad, Problems, build_dataset, check_split
+from tiir.data.dataset import Dataset
+from tiir.errors import DataError
+from tiir.io import read_text
+
+__all__ = ["prepare"]
+
+IMAGE = ("image", "file", "filename", "file_name", "filepath", "image_path")
+CAPTION = ("caption", "captions", "text", "title", "sentence")
+CAPTION_ID = ("caption_id", "id")
+FILES = ("captions.csv", "captions.tsv", "captions.jsonl")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def prepare(
+    folder: Path,
+    *,
+    split: str,
+    images: Path | None,
+    captions: Path | None = None,
+    encoding: str = "utf-8",
+    on_bad: OnBad = "error",
+) -> Dataset:
+    """Read a captions file and the images it names.
+
+    The image id is its path relative to the image folder, with "/"; the caption id is the column `caption_id` or
+    `id`, else `IMAGE#N`. Each row is one caption; several rows may name the same image. In JSON lines `captions`
+    (or `caption`) may be a list. Columns for the image: image, file, filename, file_name, filepath, image_path; for
+    the text: caption, text, title, sentence. CSV may use commas, semicolons or tabs.
+
+    Args:
+        folder: holds `captions.csv`, `.tsv` or `.jsonl`. Its name becomes the data set's.
+        split: where the file has a column "split", the rows to take; else a label of your choice.
+        images: the image folder (often `folder` itself), or None for captions only. Its images (not hidden
+            ones) must all be in the captions file.
+        captions: the captions file, where it has another name or place.
+        encoding: of the captions file, such as "utf-8", "cp1252" or "utf-16".
+        on_bad: see `build_dataset`.
+
+    Raises:
+        DataError: no captions file, wrong encoding, no such columns, no such split, or bad records.
+    """
+    folder = Path(folder)
+    file = _captions_file(folder) if captions is None else Path(captions)
+    text = read_text(file, encoding=encoding)
+    problems = Problems()
+    if file.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = list(_jsonl(text, file, problems))
+    else:
+        rows = list(_csv(text, file, problems))
+    mentioned = dict.fromkeys(row["image"] for row in rows)
+    if any("split" in row for row in rows):
+        members = {row["image"]: row.get("split", "") for row in rows}
+        check_split(split, Counter(members.values()), file)
+        rows = [row for row in rows if row.get("split", "") == split]
+    used = dict.fromkeys(row["image"] for row in rows)
+    unmentioned = [] if images is None else [path for path in _walk(Path(images)) if path not in mentioned]
+    return build_dataset(
+        folder.resolve().name,
+        split,
+        [ImageRecord(image, image) for image in [*used, *unmentioned]],
+        list(_number(rows)),
+        image_root=images,
+        on_bad=on_bad,
+        source={"source": "folder", "file": file.name},
+        found=problems,
+    )
+
+
+def _captions_file(folder: Path) -> Path:
+    present = [folder / name for name in FILES if (folder / name).is_file()]
+    if len(present) == 1:
+        return present[0]
+    what = f"{len(present)} captions files" if present else "no captions file"
+    raise DataError(
+        f"{folder} has {what}: expected one of {', '.join(FILES)}", hint="name the file with --captions"
+    )
+
+
+def _number(rows: Sequence[Mapping[str, Any]]) -> Iterator[CaptionRecord]:
+    count: Counter[str] = Counter()
+    for row in rows:
+        image = row["image"]
+        yield CaptionRecord(row.get("caption_id") or f"{image}#{count[image]}", image, row["caption"])
+        count[image] += 1
+
+
+def _columns(names: Sequence[str]) -> dict[str, str]:
+    # From our name of a column to the file's; the first of several candidates is taken.
+    known = {name.strip().lower(): name for name in reversed(names)}
+    wanted = {"image": IMAGE, "caption": CAPTION, "caption_id": CAPTION_ID, "split": ("split",)}
+    found = {key: next((known[c] for c in options if c in known), None) for key, options in wanted.items()}
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _no_columns(file: Path, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{file} has no column for the {'caption' if 'image' in _columns(names) else 'image'}; "
+        f"it has: {', '.join(repr(name[:40]) for name in names[:10])}",
+        hint=f"name the columns in the first line: image ({', '.join(IMAGE)}) and caption ({', '.join(CAPTION)})",
+    )
+
+
+def _image_id(name: str) -> str:
+    return str(PurePosixPath(name.strip().replace("\\", "/")))
+
+
+def _csv(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]]:
+    if not text.strip():
+        raise DataError(f"{file} is empty")
+    headers = [(_header(text, delimiter), delimiter) for delimiter in ",;\t"]
+    header, delimiter = max(headers, key=lambda pair: (len(_columns(pair[0])), len(pair[0])))
+    columns = _columns(header)
+    if not {"image", "caption"} <= columns.keys():
+        raise _no_columns(file, header)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        next(reader)
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                detail = f"{len(cells)} fields, the header has {len(header)} (a field with {delimiter!r} needs quotes)"
+                problems.add("malformed row", f"{file.name}, line {reader.line_num}", detail)
+                continue
+            row = {key: cells[header.index(name)] for key, name in columns.items()}
+            yield {**row, "image": _image_id(row["image"])}
+    except csv.Error as problem:
+        raise DataError(
+            f"{file}, line {reader.line_num}: {problem}",
+            hint='a field with quotes must be quoted, its quotes doubled: "she said ""hi"""; look for a missing quote above',
+        ) from None
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except (csv.Error, StopIteration):
+        return []
+
+
+def _jsonl(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]]:
+    seen = False
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{file.name}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            problems.add("malformed row", where, f"not valid JSON: {problem}")
+            continue
+        if not isinstance(record, dict):
+            problems.add("malformed row", where, "not a JSON object")
+            continue
+        columns = _columns(list(record))
+        if not {"image", "caption"} <= columns.keys():
+            if not seen:
+                raise _no_columns(file, list(record))
+            problems.add("malformed row", where, f"no image or no caption among {', '.join(record)}")
+            continue
+        seen = True
+        image, value = record[columns["image"]], record[columns["caption"]]
+        texts = value if isinstance(value, list) else [value]
+        if not isinstance(image, str) or not all(isinstance(text, str) for text in texts):
+            problems.add("malformed row", where, "the image and the captions must be texts")
+            continue
+        row = {"image": _image_id(image)}
+        if "split" in columns:
+            row["split"] = str(record[columns["split"]])
+        if "caption_id" in columns and not isinstance(value, list):
+            row["caption_id"] = str(record[columns["caption_id"]])
+        for text in texts:
+            yield {**row, "caption": text}
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for directory, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(directory, name).relative_to(root).as_posix()

@@ -1,0 +1,151 @@
+"""From a Run and a data set to numbers with a protocol, intervals and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiir.data.protocols import default_protocol, describe, resolve
+from tiir.metrics.counting import BLOCK
+from tiir.metrics.graded import graded_run
+from tiir.metrics.intervals import bootstrap
+from tiir.metrics.published import check
+from tiir.metrics.ranks import Empty, Ranks, Ties, rank_run
+from tiir.metrics.recall import metrics_of, recall, rsum
+
+if TYPE_CHECKING:
+    from tiir.data.dataset import Dataset
+    from tiir.scoring.run import Run
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One row of a results table, and what stands behind it.
+
+    Args:
+        run: short name of the Run.
+        model: hub id or directory of the model.
+        protocol: its name; `description` is one line for a table's title.
+        n_images, n_captions: gallery sizes (of all folds together).
+        n_image_queries, n_caption_queries: number of queries ranked.
+        captions_per_image: the cut, or None for all captions.
+        ties, resamples, seed: as asked for.
+        values: by name: "i2t_R@1" ... "t2i_R@10" and "rsum" in percent, "i2t_median_rank", "i2t_mean_rank",
+            "i2t_MRR" ...; for eccv also "i2t_mAP@R", "i2t_R-Precision" ... in percent.
+        intervals: (low, high) by the same names, 95%, resampling images; empty where resamples is 0.
+        excluded: queries without a positive that were left out, by direction.
+        warnings: what a reader must know before quoting the numbers.
+        ranks: of every query.
+    """
+
+    run: str
+    model: str
+    protocol: str
+    description: str
+    n_images: int
+    n_captions: int
+    n_image_queries: int
+    n_caption_queries: int
+    captions_per_image: int | None
+    ties: Ties
+    resamples: int
+    seed: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    excluded: dict[str, int]
+    warnings: list[str]
+    ranks: Ranks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the ranks, ready for JSON."""
+        fields = {name: value for name, value in vars(self).items() if name != "ranks"}
+        return fields | {"intervals": {name: list(edges) for name, edges in self.intervals.items()}}
+
+
+def evaluate(
+    run: Run,
+    dataset: Dataset,
+    protocol: str | None = None,
+    *,
+    ties: Ties = "pessimistic",
+    captions_per_image: int | None = None,
+    keys: Path | str | Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    empty: Empty = "error",
+    block: int = BLOCK,
+) -> Evaluation:
+    """Recall, rank statistics and their intervals of a Run under a protocol.
+
+    Args:
+        run: scores or embeddings of the whole data set.
+        dataset: the data set it was made from.
+        protocol: a key of `tiir.data.protocols.PROTOCOLS`; where None, the Run's, else the data set's usual one.
+        ties, empty, block: see `tiir.metrics.rank_scores` and `rank_embeddings`.
+        captions_per_image, keys: see `tiir.data.protocols.resolve`.
+        seed, resamples: of the bootstrap; no intervals where resamples is 0.
+
+    Raises:
+        ProtocolError, RunError, RanksError: the data set, Run or scores do not allow an honest number.
+
+    Example:
+        >>> import numpy as np
+        >>> from tiir.data.dataset import Dataset
+        >>> from tiir.scoring.run import Run, RunInfo
+        >>> data = Dataset("pets", "test", ["a", "b"], ["a0", "b0"], ["a cat", "a dog"], np.array([0, 1]))
+        >>> run = Run(RunInfo.about(data, "pets", "by hand"), scores=np.eye(2, dtype=np.float32))
+        >>> result = evaluate(run, data)
+        >>> result.protocol, result.values["rsum"], result.intervals["rsum"]
+        ('own', 600.0, (600.0, 600.0))
+    """
+    protocol = protocol or run.info.protocol or default_protocol(dataset)
+    galleries = resolve(protocol, dataset, captions_per_image=captions_per_image, keys=keys)
+    ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block)
+    metrics = metrics_of(ranks)
+    if protocol == "eccv":
+        metrics |= graded_run(run, dataset, galleries, ties=ties)
+    values = {name: metric.value for name, metric in metrics.items()}
+    values |= rsum(values)
+    return Evaluation(
+        run=run.name,
+        model=run.info.model,
+        protocol=protocol,
+        description=describe(protocol, galleries, captions_per_image=captions_per_image),
+        n_images=ranks.n_images,
+        n_captions=ranks.n_captions,
+        n_image_queries=len(ranks.i2t_counts),
+        n_caption_queries=len(ranks.t2i_counts),
+        captions_per_image=captions_per_image,
+        ties=ties,
+        resamples=resamples,
+        seed=seed,
+        values=values,
+        intervals=bootstrap(metrics, resamples=resamples, seed=seed) if resamples else {},
+        excluded=ranks.excluded,
+        warnings=[*_about_ties(ranks), *_about_excluded(ranks), *check(run.info.model, protocol, values)],
+        ranks=ranks,
+    )
+
+
+def _about_ties(ranks: Ranks) -> list[str]:
+    worst, best = (recall(replace(ranks, ties=ties)) for ties in ("pessimistic", "optimistic"))
+    name = max(worst, key=lambda key: (best[key] - worst[key]) * (key != "rsum"))
+    if best[name] - worst[name] <= 0.1:
+        return []
+    return [
+        f"tied scores decide: {name} is {worst[name]:.2f} with pessimistic and {best[name]:.2f} with optimistic "
+        f"ties (these numbers: {ranks.ties}). Constant or half-precision scores and equal captions tie."
+    ]
+
+
+def _about_excluded(ranks: Ranks) -> list[str]:
+    names = {"i2t": "image", "t2i": "caption"}
+    return [
+        f"{number:,} {names[side]} queries have no positive and are left out"
+        for side, number in ranks.excluded.items()
+        if number
+    ]

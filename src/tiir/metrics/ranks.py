@@ -1,0 +1,321 @@
+"""Ranks by counting: how many wrong candidates beat each query's best positive.
+
+    rank = 1 + number of non-positive candidates that beat the best positive
+
+Nothing is sorted, the counts of gallery blocks add up, and one pass serves both directions. Positives never count
+against each other. Candidates that tie with the best positive are counted apart, and a stated policy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.data.positives import Positives
+from tiir.errors import RanksError
+from tiir.metrics.counting import BLOCK, count
+from tiir.metrics.pairs import Embeddings, Matrix, Pairs
+
+if TYPE_CHECKING:
+    from tiir.data.dataset import Dataset
+    from tiir.data.protocols import Gallery
+    from tiir.scoring.run import Run
+
+__all__ = ["Counts", "Empty", "Ranks", "Ties", "pairs_of", "rank_embeddings", "rank_run", "rank_scores"]
+
+IntArray = npt.NDArray[np.int64]
+Ties = Literal["pessimistic", "optimistic", "expected"]
+Empty = Literal["error", "exclude"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Counts:
+    """What was counted for each query of one direction, (n_queries,) each.
+
+    Args:
+        query: position of the query among the images or captions that were given.
+        image: position of the image it belongs to (itself, or the caption's own): the unit of resampling.
+        fold: number of the gallery it was ranked in.
+        better: non-positive candidates that score above its best positive.
+        tied: non-positive candidates that score the same.
+        tied_positives: positives that score the same, the best one included.
+        excluded: positions of queries left out because they have no positive, (n_excluded,).
+    """
+
+    query: IntArray
+    image: IntArray
+    fold: IntArray
+    better: IntArray
+    tied: IntArray
+    tied_positives: IntArray
+    excluded: IntArray
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def ranks(self, ties: Ties) -> npt.NDArray[Any]:
+        """1-based place of the best positive.
+
+        Returns:
+            int64; for "expected" float64: the mean place of the first of p positives shuffled among e equals,
+            1 + better + e / (p + 1).
+        """
+        if ties == "expected":
+            expected: npt.NDArray[np.float64] = 1 + self.better + self.tied / (self.tied_positives + 1)
+            return expected
+        return 1 + self.better + (self.tied if ties == "pessimistic" else 0)
+
+    def hits(self, k: int, ties: Ties) -> npt.NDArray[np.float64]:
+        """Whether (for "expected": with what probability) a positive is among the first k."""
+        if ties != "expected":
+            return (self.ranks(ties) <= k).astype(np.float64)
+        # The slots left for the tied group are all filled by its negatives: C(e, slots) / C(e + p, slots).
+        slots = np.clip(k - self.better, 0, self.tied + 1)
+        miss = np.ones(len(self))
+        for slot in range(int(slots.max(initial=0))):
+            left = np.maximum(self.tied - slot, 0) / np.maximum(self.tied + self.tied_positives - slot, 1)
+            miss *= np.where(slot < slots, left, 1.0)
+        return 1 - miss
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranks:
+    """Ranks of all queries, both ways, with what resampling and folds need.
+
+    Args:
+        ties: the policy that `i2t` and `t2i` follow.
+        i2t_counts: of the image queries.
+        t2i_counts: of the caption queries.
+        n_images: images in the gallery (of all folds together).
+        n_captions: captions in the gallery.
+        n_folds: number of galleries.
+    """
+
+    ties: Ties
+    i2t_counts: Counts
+    t2i_counts: Counts
+    n_images: int
+    n_captions: int
+    n_folds: int = 1
+
+    @cached_property
+    def i2t(self) -> npt.NDArray[Any]:
+        """1-based rank of each image query: int64 (float64 for expected ties)."""
+        return self.i2t_counts.ranks(self.ties)
+
+    @cached_property
+    def t2i(self) -> npt.NDArray[Any]:
+        """1-based rank of each caption query."""
+        return self.t2i_counts.ranks(self.ties)
+
+    @property
+    def excluded(self) -> dict[str, int]:
+        """Number of queries without a positive that were left out, by direction."""
+        return {"i2t": len(self.i2t_counts.excluded), "t2i": len(self.t2i_counts.excluded)}
+
+    def __repr__(self) -> str:
+        folds = f", {self.n_folds} folds" if self.n_folds > 1 else ""
+        left = sum(self.excluded.values())
+        return (
+            f"Ranks({len(self.i2t_counts):,} image queries, {len(self.t2i_counts):,} caption queries, "
+            f"{self.n_images:,} images x {self.n_captions:,} captions{folds}, ties {self.ties}"
+            + (f", {left:,} queries without a positive excluded)" if left else ")")
+        )
+
+
+def rank_scores(
+    scores: npt.NDArray[Any], positives: Any, *, ties: Ties = "pessimistic", empty: Empty = "error"
+) -> Ranks:
+    """Ranks from a score matrix.
+
+    Args:
+        scores: float16, float32 or float64, (n_images, n_captions); higher is better; compared exactly as
+            given and not copied. May be memory-mapped.
+        positives: the image position of each caption, int (n_captions,); or an images x captions matrix
+            (numpy or scipy.sparse) whose non-zero entries are relevant; or a Positives.
+        ties: a candidate that scores the same as the best positive counts as better ("pessimistic", which a
+            constant model cannot exploit), as worse ("optimistic"), or by chance ("expected").
+        empty: what to do with a query that has no positive: "error", or "exclude" (and count it).
+
+    Raises:
+        RanksError: NaN or infinite scores, integers or booleans, shapes that do not match, no positive.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.3]], np.float32)
+        >>> ranks = rank_scores(scores, np.array([0, 1, 1]))
+        >>> ranks.i2t.tolist(), ranks.t2i.tolist()      # caption 2 ties between both images
+        ([1, 1], [1, 1, 2])
+        >>> ranks
+        Ranks(2 image queries, 3 caption queries, 2 images x 3 captions, ties pessimistic)
+    """
+    return _rank(Matrix(scores), positives, ties=ties, empty=empty)
+
+
+def rank_embeddings(
+    image_embeds: npt.NDArray[Any],
+    text_embeds: npt.NDArray[Any],
+    positives: Any,
+    *,
+    ties: Ties = "pessimistic",
+    empty: Empty = "error",
+    block: int = BLOCK,
+) -> Ranks:
+    """Ranks from embeddings, never holding the score matrix; equal for every block size, BLAS and machine.
+
+    The score of a pair is the float64 dot product of its vectors (no normalisation is applied). Equal vectors
+    tie exactly.
+
+    Args:
+        image_embeds: float16, float32 or float64, (n_images, d); may be memory-mapped.
+        text_embeds: (n_captions, d).
+        positives, ties, empty: as in `rank_scores`.
+        block: side of the square tiles of scores that are held at a time; memory is about 4 * block**2 bytes.
+
+    Raises:
+        RanksError: NaN or infinite values, integers, widths or shapes that do not match, no positive.
+
+    Example:
+        >>> vectors = np.eye(3, dtype=np.float32)
+        >>> rank_embeddings(vectors, vectors[[0, 1, 1]], np.array([0, 1, 2])).t2i.tolist()
+        [1, 1, 3]
+    """
+    return _rank(Embeddings(image_embeds, text_embeds), positives, ties=ties, empty=empty, block=block)
+
+
+def rank_run(
+    run: Run,
+    dataset: Dataset,
+    protocol: str | Sequence[Gallery] = "own",
+    *,
+    ties: Ties = "pessimistic",
+    empty: Empty = "error",
+    block: int = BLOCK,
+) -> Ranks:
+    """Ranks of a Run under a protocol.
+
+    Args:
+        run: scores or embeddings of the whole data set.
+        dataset: the data set that the Run was made from.
+        protocol: a name (see `tiir.data.protocols`), or what `resolve` gave.
+        ties, empty, block: as in `rank_scores` and `rank_embeddings`.
+
+    Raises:
+        RunError: the Run belongs to another data set.
+        ProtocolError: the protocol does not fit the data set.
+        RanksError: as in `rank_scores`.
+    """
+    from tiir.data.protocols import resolve
+
+    run.check(dataset)
+    galleries = resolve(protocol, dataset) if isinstance(protocol, str) else protocol
+    return _join(
+        [
+            _rank(
+                pairs_of(run, gallery),
+                gallery.i2t,
+                gallery.t2i,
+                ties=ties,
+                empty=empty,
+                block=block,
+                image_queries=gallery.image_queries,
+                caption_queries=gallery.caption_queries,
+                images=gallery.images,
+                captions=gallery.captions,
+                owner=dataset.caption_image[gallery.captions],
+                fold=fold,
+            )
+            for fold, gallery in enumerate(galleries)
+        ]
+    )
+
+
+def pairs_of(run: Run, gallery: Gallery) -> Pairs:
+    """The scores of a Run within a gallery."""
+    if run.scores is not None:
+        return Matrix(run.scores, gallery.images, gallery.captions)
+    assert run.image_embeds is not None
+    assert run.text_embeds is not None
+    return Embeddings(_take(run.image_embeds, gallery.images), _take(run.text_embeds, gallery.captions))
+
+
+def _take(array: npt.NDArray[Any], index: IntArray) -> npt.NDArray[Any]:
+    return array if np.array_equal(index, np.arange(len(array))) else array[index]
+
+
+def _rank(
+    pairs: Pairs,
+    i2t: Any,
+    t2i: Any = None,
+    *,
+    ties: Ties,
+    empty: Empty,
+    block: int = BLOCK,
+    image_queries: IntArray | None = None,
+    caption_queries: IntArray | None = None,
+    images: IntArray | None = None,
+    captions: IntArray | None = None,
+    owner: IntArray | None = None,
+    fold: int = 0,
+) -> Ranks:
+    for name, value, allowed in [("ties", ties, get_args(Ties)), ("empty", empty, get_args(Empty))]:
+        if value not in allowed:
+            raise RanksError(f"{name}={value!r} is not a policy", hint=f"one of: {', '.join(allowed)}")
+    if block < 1:
+        raise RanksError(f"block={block} must be at least 1")
+    n_images, n_captions = pairs.shape
+    i2t = Positives.of(i2t, n_images=n_images, n_captions=n_captions)
+    t2i = i2t if t2i is None else Positives.of(t2i, n_images=n_images, n_captions=n_captions)
+    images = np.arange(n_images) if images is None else images
+    captions = np.arange(n_captions) if captions is None else captions
+    if owner is None:  # the first image that a caption is relevant to
+        owner = np.zeros(n_captions, np.int64)
+        owner[t2i.caption[::-1]] = t2i.image[::-1]
+    rows, no_rows = _queries(i2t.per_image, image_queries, empty, "image", images)
+    columns, no_columns = _queries(t2i.per_caption, caption_queries, empty, "caption", captions)
+    by_row, by_column = count(pairs, i2t, t2i, rows, columns, block)
+    return Ranks(
+        ties,
+        Counts(images[rows], images[rows], np.full(len(rows), fold), *by_row, images[no_rows]),
+        Counts(
+            captions[columns], owner[columns], np.full(len(columns), fold), *by_column, captions[no_columns]
+        ),
+        n_images,
+        n_captions,
+    )
+
+
+def _queries(
+    n_positives: IntArray, asked: IntArray | None, empty: Empty, side: str, positions: IntArray
+) -> tuple[IntArray, IntArray]:
+    queries = np.arange(len(n_positives)) if asked is None else asked
+    without = queries[n_positives[queries] == 0]
+    if len(without) and empty == "error":
+        raise RanksError(
+            f"{len(without)} of {len(queries)} {side} queries have no positive, the first at {side} "
+            f"{positions[without[0]]}",
+            hint='their rank is undefined: remove them, or leave them out and count them with empty="exclude"',
+        )
+    queries = queries[n_positives[queries] > 0]
+    if not len(queries):
+        raise RanksError(f"no {side} query has a positive")
+    return queries, without
+
+
+def _join(parts: Sequence[Ranks]) -> Ranks:
+    def merge(counts: Iterable[Counts]) -> Counts:
+        columns = zip(*(vars(part).values() for part in counts), strict=True)
+        return Counts(*(np.concatenate(column) for column in columns))
+
+    return Ranks(
+        parts[0].ties,
+        merge(part.i2t_counts for part in parts),
+        merge(part.t2i_counts for part in parts),
+        sum(part.n_images for part in parts),
+        sum(part.n_captions for part in parts),
+        len(parts),
+    )

@@ -1,0 +1,85 @@
+"""A small CLIP with random weights and its own tokenizer, written like any local model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["new_clip"]
+
+
+def new_clip(
+    captions: Iterable[str],
+    out: Path,
+    *,
+    vocabulary: int = 600,
+    text_length: int = 32,
+    image_size: int = 64,
+    patch_size: int = 8,
+    width: int = 128,
+    heads: int = 4,
+    image_layers: int = 4,
+    text_layers: int = 3,
+    seed: int = 0,
+) -> None:
+    """Write a CLIP directory: random weights, image processor, and a BPE tokenizer trained on `captions`.
+
+    Args:
+        captions: the texts that the vocabulary is made from.
+        out: directory to write.
+        vocabulary: largest number of tokens.
+        text_length: tokens a caption can have, start and end included.
+        image_size, patch_size: pixels.
+        width, heads: of both towers and of the shared space.
+        image_layers, text_layers: depth.
+        seed: of the weights.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+
+    special = ["<pad>", "<start>", "<end>", "<unknown>"]
+    bpe = Tokenizer(models.BPE(unk_token="<unknown>", end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    bpe.decoder = decoders.BPEDecoder(suffix="</w>")
+    bpe.train_from_iterator(
+        captions,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=special, end_of_word_suffix="</w>", show_progress=False
+        ),
+    )
+    start, end = bpe.token_to_id("<start>"), bpe.token_to_id("<end>")
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<pad>",
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unknown>",
+        model_max_length=text_length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    side = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+    config = CLIPConfig(
+        text_config=side
+        | {
+            "num_hidden_layers": text_layers,
+            "vocab_size": bpe.get_vocab_size(),
+            "max_position_embeddings": text_length,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": start,
+            "eos_token_id": end,
+        },
+        vision_config=side
+        | {"num_hidden_layers": image_layers, "image_size": image_size, "patch_size": patch_size},
+        projection_dim=width,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        CLIPModel(config).save_pretrained(out)
+    size = {"shortest_edge": image_size}
+    CLIPImageProcessor(size=size, crop_size={"height": image_size, "width": image_size}).save_pretrained(out)
+    tokenizer.save_pretrained(out)
