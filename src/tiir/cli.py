@@ -102,10 +102,10 @@ def prepare_karpathy(
     overwrite: Overwrite = False,
 ) -> None:
     """COCO, Flickr30k or Flickr8k by Karpathy's split. COCO images lie under train2014/ and val2014/."""
-    from tiir.data.sources import karpathy
+    from tiir.data.sources.karpathy import prepare
 
     _free(out, overwrite)
-    _save(karpathy.prepare(json_file, split=split, images=_folder(images), on_bad=on_bad), out, overwrite)
+    _save(prepare(json_file, split=split, images=_folder(images), on_bad=on_bad), out, overwrite)
 
 
 @prepare_app.command("oscar")
@@ -123,10 +123,10 @@ def prepare_oscar(
     overwrite: Overwrite = False,
 ) -> None:
     """COCO as Oscar and the original LXMERT/CLIP study laid it out."""
-    from tiir.data.sources import oscar
+    from tiir.data.sources.oscar import prepare
 
     _free(out, overwrite)
-    data = oscar.prepare(folder, split=split, images=_folder(images), keys=keys, on_bad=on_bad)
+    data = prepare(folder, split=split, images=_folder(images), keys=keys, on_bad=on_bad)
     _save(data, out, overwrite)
 
 
@@ -142,29 +142,36 @@ def prepare_flickr8k(
     overwrite: Overwrite = False,
 ) -> None:
     """Flickr8k with its official split and people's judgements (train, val, test, all)."""
-    from tiir.data.sources import flickr8k
+    from tiir.data.sources.flickr8k import prepare
 
     _free(out, overwrite)
-    _save(flickr8k.prepare(folder, split=split, images=_folder(images), on_bad=on_bad), out, overwrite)
+    _save(prepare(folder, split=split, images=_folder(images), on_bad=on_bad), out, overwrite)
 
 
 @prepare_app.command("folder")
 def prepare_folder(
     folder: Annotated[Path, typer.Argument(help="Your folder of images (sub-folders too).")],
-    captions: Annotated[
-        Path, typer.Option(help="captions.csv or .jsonl with an image and a caption column.")
-    ],
     out: Out,
-    name: Annotated[str | None, typer.Option(help="Name of the data set; the folder's by default.")] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or .jsonl with an image and a caption column; captions.csv or .jsonl in the folder by default."
+        ),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="'none' for captions only, or another image folder.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
     encoding: Annotated[str, typer.Option(help="Text encoding of the captions file.")] = "utf-8",
     on_bad: Bad = "error",
     overwrite: Overwrite = False,
 ) -> None:
     """Your own photos: a folder of images and one file of captions."""
-    from tiir.data.sources import folder as source
+    from tiir.data.sources.folder import prepare
 
     _free(out, overwrite)
-    data = source.prepare(folder, captions=captions, name=name, encoding=encoding, on_bad=on_bad)
+    where = folder if images is None else _folder(images)
+    data = prepare(folder, split=split, images=where, captions=captions, encoding=encoding, on_bad=on_bad)
     _save(data, out, overwrite)
 
 
@@ -177,10 +184,10 @@ def prepare_scenes(
     overwrite: Overwrite = False,
 ) -> None:
     """Drawn pictures with five captions each, some with a known fault: demo data that needs no download."""
-    from tiir.data.sources import scenes
+    from tiir.data.sources.scenes import prepare
 
     _free(out, overwrite)
-    _save(scenes.prepare(out, split=split, n=n, seed=seed), out, overwrite)
+    _save(prepare(out, split=split, n=n, seed=seed), out, overwrite)
 
 
 @app.command()

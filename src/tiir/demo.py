@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
-from tiir.data.sources import scenes
+from tiir.data.sources.scenes import prepare
 from tiir.errors import DataError
 from tiir.metrics.evaluate import Evaluation, evaluate
 from tiir.report.sheet import contact_sheet, sample_queries
@@ -40,7 +40,7 @@ def run_demo(
         raise DataError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
     say("preparing Scenes: 1,000 drawn pictures, five captions each")
     folder = out / "scenes"
-    scenes.prepare(folder, split="test").save(folder, overwrite=True)
+    prepare(folder, split="test").save(folder, overwrite=True)
     dataset = Dataset.load(folder)
     with as_file(files("tiir") / "assets" / "scenes-clip") as packaged:
         model = train_demo_model(out, say=say) if train else packaged
@@ -74,7 +74,7 @@ def train_demo_model(out: Path, *, say: Callable[[str], None] = lambda text: Non
     for split in ("train", "val"):
         say(f"drawing the {split} scenes")
         folder = out / f"scenes-{split}"
-        scenes.prepare(folder, split=split).save(folder, overwrite=True)
+        prepare(folder, split=split).save(folder, overwrite=True)
         data[split] = Dataset.load(folder)
     say("training the small CLIP")
     with as_file(files("tiir") / "assets" / "scenes-clip.yaml") as recipe:

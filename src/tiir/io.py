@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from tiir.errors import DataError, TiirError, UnsafePathError
 
-__all__ = ["atomic_write", "inside", "load_npy", "read_json", "sha256_file", "write_json", "write_npy"]
+__all__ = [
+    "atomic_write",
+    "inside",
+    "load_npy",
+    "read_json",
+    "read_text",
+    "sha256_file",
+    "write_json",
+    "write_npy",
+]
 
 
 @contextmanager
@@ -54,27 +63,47 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: Path, *, encoding: str = "utf-8", error: type[TiirError] = DataError) -> str:
+    """Read a text file, its line ends as they are; a UTF-8 byte order mark is dropped.
+
+    Raises:
+        error: the file is missing, or not in this encoding (with the byte and line where it breaks).
+    """
+    try:
+        raw = path.read_bytes()
+        return raw.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except OSError as problem:
+        raise error(f"cannot read {path}: {problem.strerror}") from None
+    except LookupError:
+        raise error(f"{encoding!r} is not a text encoding", hint="such as utf-8, latin-1, utf-16") from None
+    except UnicodeError as problem:
+        start = getattr(problem, "start", 0)
+        line = raw.count(b"\n", 0, start) + 1
+        guess = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
+        raise error(
+            f"{path} is not {encoding} text: byte {start} (0x{raw[start : start + 1].hex()}), line {line}",
+            hint=f"save it as UTF-8, or name the encoding it has (perhaps {guess})",
+        ) from None
+
+
 def read_json(path: Path, *, error: type[TiirError] = DataError) -> Any:
     """Read a JSON file.
 
     Raises:
         error: the file is missing, not UTF-8, or not JSON (with the line where it breaks).
     """
+    text = read_text(path, error=error)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise error(f"no such file: {path}") from None
-    except UnicodeDecodeError as problem:
-        raise error(
-            f"{path} is not UTF-8 text (byte {problem.start})", hint="save it again as UTF-8"
-        ) from None
+        return json.loads(text)
     except json.JSONDecodeError as problem:
         raise error(
             f"{path} is not valid JSON: {problem.msg} at line {problem.lineno}, column {problem.colno}",
             hint="the file may be cut off or damaged: download or write it again",
         ) from None
-    except OSError as problem:
-        raise error(f"cannot read {path}: {problem.strerror}") from None
+    except (RecursionError, ValueError) as problem:
+        raise error(f"{path} cannot be read as JSON: {problem}") from None
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:

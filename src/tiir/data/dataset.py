@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.positives import Positives
 from tiir.errors import DataError
-from tiir.io import atomic_write, inside, read_json, write_json
+from tiir.io import atomic_write, inside, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,6 +62,7 @@ class Header(BaseModel):
     judgements: int
     skipped: int
     fingerprint: str
+    files: dict[str, str]  # sha256 of each Parquet file
     image_root: str | None
     source: dict[str, Any]
 
@@ -283,6 +284,7 @@ class Dataset:
             else None,
         }
         directory.mkdir(parents=True, exist_ok=True)
+        files: dict[str, str] = {}
         for stem, columns in tables.items():
             path = directory / f"{stem}.parquet"
             if columns is None:
@@ -290,6 +292,7 @@ class Dataset:
                 continue
             with atomic_write(path) as temporary:
                 pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
+            files[stem] = sha256_file(path)
         header = Header(
             format=FORMAT,
             name=self.name,
@@ -299,6 +302,7 @@ class Dataset:
             judgements=0 if self.judgements is None else len(self.judgements),
             skipped=len(self.skipped),
             fingerprint=self.fingerprint,
+            files=files,
             image_root=_portable_root(self.image_root, directory),
             source=dict(self.source),
         )
@@ -330,6 +334,11 @@ class Dataset:
                 f"{directory} has data set format {header.format}, this tiir reads {FORMAT}",
                 hint="prepare it again, or use the tiir version that wrote it",
             )
+        for stem, digest in header.files.items():
+            path = directory / f"{stem}.parquet"
+            if not path.is_file() or sha256_file(path) != digest:
+                what = "was changed or damaged after it was written" if path.is_file() else "is missing"
+                raise DataError(f"{path} {what}", hint="prepare the data set again")
         images = _read_table(directory / "images.parquet", header.images, ["image_id"])
         captions = _read_table(
             directory / "captions.parquet", header.captions, ["caption_id", "image", "caption"]

@@ -63,7 +63,9 @@ class Positives:
                 )
             positives = cls.pairs(index, np.arange(len(index)), (n_images, len(index)))
         elif getattr(relevant, "ndim", None) == 2:
-            rows, columns = relevant.nonzero()[:2]
+            # only scipy's sparse matrices keep their own nonzero(): torch's has another layout
+            matrix = relevant if hasattr(relevant, "tocsr") else np.asarray(relevant)
+            rows, columns = matrix.nonzero()
             positives = cls.pairs(rows, columns, (int(relevant.shape[0]), int(relevant.shape[1])))
         else:
             raise RanksError(
@@ -80,8 +82,16 @@ class Positives:
 
     @classmethod
     def pairs(cls, image: npt.ArrayLike, caption: npt.ArrayLike, shape: tuple[int, int]) -> Positives:
-        """From two index arrays in any order, repeats merged."""
-        key = np.unique(np.asarray(image, np.int64) * max(shape[1], 1) + np.asarray(caption, np.int64))
+        """From two index arrays in any order, repeats merged.
+
+        Raises:
+            RanksError: an index lies outside `shape`.
+        """
+        image, caption = np.asarray(image, np.int64), np.asarray(caption, np.int64)
+        for side, index, n in [("image", image, shape[0]), ("caption", caption, shape[1])]:
+            if len(index) and not 0 <= index.min() <= index.max() < n:
+                raise RanksError(f"a positive names a {side} outside the {n} there are", hint="count from 0")
+        key = np.unique(image * max(shape[1], 1) + caption)
         return cls(key // max(shape[1], 1), key % max(shape[1], 1), shape)
 
     def __len__(self) -> int:

@@ -121,10 +121,10 @@ def _piece(
         pairs.tile(rows, columns, fine.dtype, fine)
         fine[np.isneginf(scores)] = -np.inf
         return _piece(pairs, best_row, best_column, fine, rows, columns, mask)
-    row, column, value = _undecided(pairs, scores, near_r, low_r, high_r, rows.start, columns.start)
-    by_row = _decide(row - rows.start, value, best_r)
-    column, row, value = _undecided(pairs.T, scores.T, near_c, low_c, high_c, columns.start, rows.start)
-    by_column = _decide(column - columns.start, value, best_c)
+    i, j = _undecided(scores, near_r, low_r, high_r)
+    by_row = _decide(i, pairs.exact(rows.start + i, columns.start + j), best_r)
+    j, i = _undecided(scores.T, near_c, low_c, high_c)
+    by_column = _decide(j, pairs.exact(rows.start + i, columns.start + j), best_c)
     by_row[0] += above_r
     by_column[0] += above_c
     return by_row, by_column
@@ -138,15 +138,12 @@ def _window(best: Floats, error: Floats, dtype: np.dtype[Any]) -> tuple[Floats, 
     return np.nextafter(low, dtype.type(-np.inf)), np.nextafter(high, dtype.type(np.inf))
 
 
-def _undecided(
-    pairs: Pairs, scores: Floats, near: IntArray, low: Floats, high: Floats, top: int, left: int
-) -> tuple[IntArray, IntArray, Floats]:
-    # The pairs within their row's window, with their exact scores.
+def _undecided(scores: Floats, near: IntArray, low: Floats, high: Floats) -> tuple[IntArray, IntArray]:
+    # Places of the scores within their row's window.
     some = np.flatnonzero(near)
     part = scores[some]
     i, j = np.nonzero((part >= low[some, None]) & (part <= high[some, None]))
-    row, column = top + some[i], left + j
-    return row, column, pairs.exact(row, column)
+    return some[i], j
 
 
 def _decide(query: IntArray, score: Floats, best: Floats) -> IntArray:

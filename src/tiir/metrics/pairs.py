@@ -9,7 +9,6 @@ ask `exact` for the rest.
 
 from __future__ import annotations
 
-from copy import copy
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -173,13 +172,10 @@ class Embeddings:
         """For each row and each column, the first one that holds the same vector."""
         return _groups(self.rows), _groups(self.columns)
 
-    @cached_property
+    @property
     def T(self) -> Embeddings:
         """The same pairs with the other side as rows."""
-        other = copy(self)
-        other.rows, other.columns = self.columns, self.rows
-        other.shape, other.norms, other.names = self.shape[::-1], self.norms[::-1], self.names[::-1]
-        return other
+        return Embeddings(self.columns, self.rows, self.names[::-1])
 
 
 def _floats(array: Floats, name: str) -> Floats:

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 __all__ = ["contrastive_loss"]
 
 
-def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor | float, image: Tensor) -> Tensor:
+def contrastive_loss(
+    image_embeds: Tensor, text_embeds: Tensor, scale: Tensor | float, image: Tensor
+) -> Tensor:
     """Symmetric InfoNCE of a batch of pairs, the loss of CLIP (Radford et al. 2021, arXiv:2103.00020).
 
     Pairs of the same image are not each other's negatives: two captions of one picture both describe it.

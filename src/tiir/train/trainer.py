@@ -35,7 +35,12 @@ BATCH = 128  # of the evaluation
 
 
 def train_clip(
-    dataset: Dataset, config: TrainConfig, *, out: Path, validation: Dataset | None = None, resume: bool = False
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    out: Path,
+    validation: Dataset | None = None,
+    resume: bool = False,
 ) -> Path:
     """Fine-tune a dual encoder, or train a small CLIP from scratch, with the contrastive loss.
 
@@ -74,7 +79,9 @@ def train_clip(
     except (OSError, ValueError) as problem:
         raise ModelError(f"cannot load {start} to train it: {problem}") from None
     if not hasattr(model, "get_image_features"):
-        raise ModelError(f"{start} is a {type(model).__name__}, not a dual encoder", hint="start from a CLIP-type model")
+        raise ModelError(
+            f"{start} is a {type(model).__name__}, not a dual encoder", hint="start from a CLIP-type model"
+        )
 
     def prepare(picture: Any) -> Tensor:
         pixels: Tensor = images(picture, return_tensors="pt")["pixel_values"][0]
@@ -132,14 +139,19 @@ class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
         core = self.accelerator.unwrap_model(model)
         image_embeds = _tensor(core.get_image_features(pixel_values=pixels))
         text_embeds = _tensor(core.get_text_features(**inputs))
-        scale = core.logit_scale.exp().clamp(max=100) if hasattr(core, "logit_scale") else 1 / core.temperature
+        scale = (
+            core.logit_scale.exp().clamp(max=100) if hasattr(core, "logit_scale") else 1 / core.temperature
+        )
         loss = contrastive_loss(image_embeds, text_embeds, scale, image)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in _validate(self.model, self.eval_dataset, self.data_collator).items()}
+        metrics = {
+            f"{metric_key_prefix}_{k}": v
+            for k, v in _validate(self.model, self.eval_dataset, self.data_collator).items()
+        }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
@@ -155,9 +167,12 @@ def _validate(model: Any, pairs: Pairs, collator: Collator) -> dict[str, float]:
     for start in range(0, data.n_captions, BATCH):
         tokens = collator.tokens(data.captions[start : start + BATCH]).to(device)
         texts.append(_tensor(model.get_text_features(**tokens)))
-    sides = [torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy() for side in (images, texts)]
+    sides = [
+        torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy()
+        for side in (images, texts)
+    ]
     model.train()
-    return recall(rank_embeddings(*sides, data.positives))
+    return recall(rank_embeddings(sides[0], sides[1], data.positives))
 
 
 def _tensor(features: Any) -> Tensor:

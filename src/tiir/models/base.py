@@ -1,0 +1,60 @@
+"""What a dual encoder is: one vector an image, one a caption, from a model that says where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["DualEncoder", "ModelInfo"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where a model came from and how it computes.
+
+    Args:
+        name: hub id or directory.
+        revision: commit of a hub model, content hash of a directory.
+        device: such as "cpu" or "cuda:0".
+        precision: "float32", "bfloat16" or "float16".
+        captions: how captions are padded, such as "bucketed by length".
+        versions: of the libraries that took part.
+    """
+
+    name: str
+    revision: str
+    device: str
+    precision: str
+    captions: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class DualEncoder(Protocol):
+    """A model with one vector for each image and each caption; their dot product is the score."""
+
+    info: ModelInfo
+    max_length: int | None  # tokens; longer captions are cut
+
+    def prepare(self, images: Sequence[Image]) -> Any:
+        """Bring RGB pictures to the tensor that the model sees; may run in another thread."""
+
+    def encode_prepared(self, pixels: Any) -> FloatArray:
+        """Vectors of prepared pictures, float32 (n, d), of length 1."""
+
+    def encode_images(self, images: Sequence[Image]) -> FloatArray:
+        """Vectors of RGB pictures, float32 (n, d), of length 1."""
+
+    def encode_captions(self, captions: Sequence[str]) -> FloatArray:
+        """Vectors of captions, float32 (n, d), of length 1."""
+
+    def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Tokens of each caption before the model's limit cuts it, (n,)."""

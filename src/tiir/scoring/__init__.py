@@ -1,0 +1,1 @@
+"""From a model, or from other people's numbers, to a Run."""

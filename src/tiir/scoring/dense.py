@@ -1,0 +1,171 @@
+"""Score a data set with a dual encoder: each image and each distinct caption is encoded once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.data.dataset import Dataset
+from tiir.data.protocols import default_protocol
+from tiir.errors import DataError, RunError
+from tiir.models.base import DualEncoder
+from tiir.progress import track
+from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.tiles import Tiles
+
+__all__ = ["score_dual"]
+
+FloatArray = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def score_dual(
+    model: DualEncoder,
+    dataset: Dataset,
+    dataset_path: Path | str,
+    out: Path | str,
+    *,
+    batch_size: int = 64,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Embed every image and every distinct caption, and write a Run.
+
+    Pictures are decoded and prepared by threads while the model works on earlier ones. Captions are sorted by
+    length, so that a batch holds captions of nearly one length. Each batch is a tile on disk: a killed run
+    continues with `resume` and ends with the same bytes.
+
+    Args:
+        model: from `tiir.models.load`.
+        dataset: with its images.
+        dataset_path: where it lies, for the Run's provenance.
+        out: directory of the Run.
+        batch_size: images a forward pass (captions: four times as many, they are shorter).
+        workers: threads that decode; by default one a core, at most eight.
+        resume: continue a killed run.
+        overwrite: replace a Run or an unfinished run in `out`.
+
+    Raises:
+        DataError: the data set has no image files.
+        ImageError: a picture cannot be read; what was done stays, and `resume` goes on.
+        RunError: `out` is taken, or was begun with another model, data set or options.
+    """
+    started, out = time.monotonic(), Path(out)
+    if dataset.image_root is None:
+        raise DataError(
+            f"{dataset!r} was prepared without images",
+            hint="prepare it with images, or import scores made elsewhere",
+        )
+    parts = out / ".parts"
+    if (out / "run.json").exists() and not overwrite:
+        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
+    texts = list(dict.fromkeys(dataset.captions))
+    row_of = {text: row for row, text in enumerate(texts)}
+    lengths = model.caption_lengths(texts)
+    order = np.argsort(lengths, kind="stable")
+    plan = {
+        "model": model.info.name,
+        "revision": model.info.revision,
+        "dataset": dataset.fingerprint,
+        "precision": model.info.precision,
+        "captions": model.info.captions,
+        "batch_size": batch_size,
+    }
+    with Tiles.open(parts, plan, resume=resume, overwrite=overwrite) as tiles:
+        image_batches = _batches(np.arange(dataset.n_images), batch_size)
+        caption_batches = _batches(order, 4 * batch_size)
+
+        def prepare(batch: npt.NDArray[np.int64]) -> Any:
+            return model.prepare([dataset.image(int(i)) for i in batch])
+
+        image_embeds = _encode(
+            tiles,
+            "images",
+            image_batches,
+            prepare,
+            model.encode_prepared,
+            workers or min(8, os.cpu_count() or 1),
+        )
+        distinct = _encode(
+            tiles,
+            "captions",
+            caption_batches,
+            lambda batch: [texts[i] for i in batch],
+            model.encode_captions,
+            1,
+        )
+        text_embeds = np.empty_like(distinct)
+        text_embeds[order] = distinct
+        info = RunInfo.about(
+            dataset,
+            dataset_path,
+            model.info.name,
+            revision=model.info.revision,
+            precision=model.info.precision,
+            protocol=default_protocol(dataset),
+            seconds=round(time.monotonic() - started, 3),
+            versions=model.info.versions,
+            notes={
+                "device": model.info.device,
+                "captions": model.info.captions,
+                "distinct_captions": len(texts),
+                "truncated_captions": 0
+                if model.max_length is None
+                else int((lengths > model.max_length).sum()),
+            },
+        )
+        rows = np.fromiter((row_of[text] for text in dataset.captions), np.int64, dataset.n_captions)
+        run = Run(info, image_embeds, text_embeds[rows]).save(out, overwrite=overwrite)
+        tiles.remove()
+    return run
+
+
+def _batches(index: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
+    return [index[start : start + size] for start in range(0, len(index), size)]
+
+
+def _encode(
+    tiles: Tiles,
+    side: str,
+    batches: Sequence[npt.NDArray[np.int64]],
+    prepare: Callable[[npt.NDArray[np.int64]], Any],
+    encode: Callable[[Any], FloatArray],
+    workers: int,
+) -> FloatArray:
+    # The rows of all batches, in the order of the batches.
+    keys = [f"{side}-{n:06d}" for n in range(len(batches))]
+    done = {key: tile for key in keys if (tile := tiles.get(key)) is not None}
+    missing = [(key, batch) for key, batch in zip(keys, batches, strict=True) if key not in done]
+    ahead = _ahead(lambda job: (job[0], prepare(job[1])), missing, workers)
+    step = len(batches[0]) if batches else 1
+    total = sum(len(batch) for _, batch in missing)
+    for key, prepared in track(ahead, total=total, description=f"encoding {side}", unit=side, step=step):
+        done[key] = encode(prepared)
+        tiles.put(key, done[key])
+    return np.concatenate([done[key] for key in keys])
+
+
+def _ahead(make: Callable[[Item], Made], items: Sequence[Item], workers: int) -> Iterator[Made]:
+    # Like map, with threads that stay a few items ahead of the reader and no further.
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

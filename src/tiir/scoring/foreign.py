@@ -1,0 +1,247 @@
+"""Other people's numbers as a Run: embeddings, score matrices, the original study's npz."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.data.dataset import Dataset
+from tiir.data.protocols import default_protocol
+from tiir.errors import RunError
+from tiir.io import load_npy
+from tiir.scoring.run import Run, RunInfo
+
+__all__ = ["import_embeddings", "import_scores"]
+
+Array = npt.NDArray[Any]
+Side = tuple[str, Sequence[str]]  # "image" or "caption", and the data set's ids
+
+
+def import_embeddings(
+    images: Path,
+    captions: Path,
+    dataset: Dataset,
+    dataset_path: Path | str,
+    out: Path,
+    *,
+    name: str,
+    image_ids: Path | None = None,
+    caption_ids: Path | None = None,
+    normalize: bool = False,
+    allow_extra: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Make a Run of embeddings from anywhere; score = dot product of the float32 values.
+
+    Rows are joined to the data set by id. Without id files (given, or `image_ids.txt` and `caption_ids.txt`
+    beside the arrays) the rows must be in the data set's order.
+
+    Args:
+        images: .npy, float (n_images, d).
+        captions: .npy, float (n_captions, d).
+        dataset: what they are of.
+        dataset_path: where it lies.
+        out: directory of the Run.
+        name: of the model.
+        image_ids, caption_ids: text files, the id of each row on a line.
+        normalize: scale every vector to length 1 (cosine).
+        allow_extra: leave out rows that are not in the data set instead of refusing them.
+        overwrite: replace a Run in `out`.
+
+    Raises:
+        RunError: ids that do not line up, widths that differ, NaN or infinite values, Python objects.
+    """
+    notes: dict[str, Any] = {"imported": [str(images), str(captions)], "normalized": normalize}
+    sides = []
+    for kind, path, ids_path, ids in [
+        ("image", images, image_ids, dataset.image_ids),
+        ("caption", captions, caption_ids, dataset.caption_ids),
+    ]:
+        array = _floats(load_npy(path, mmap=True, error=RunError), path)
+        rows = _rows((kind, ids), len(array), path, ids_path, allow_extra, notes)
+        embeds = np.asarray(array if rows is None else array[rows], np.float32)
+        bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
+        if len(bad):
+            raise RunError(
+                f"{path}: {len(bad)} rows have NaN or infinite values, the first is of {kind} {ids[bad[0]]!r}",
+                hint="half precision may have overflowed: compute the embeddings in float32",
+            )
+        if normalize:
+            length = np.linalg.norm(embeds, axis=1, keepdims=True)
+            if not length.all():
+                raise RunError(f"{path}: the row of {kind} {ids[int(np.argmin(length))]!r} is all zero")
+            embeds = embeds / length
+        sides.append(embeds)
+    info = RunInfo.about(dataset, dataset_path, name, protocol=default_protocol(dataset), notes=notes)
+    return Run(info, sides[0], sides[1]).save(out, overwrite=overwrite)
+
+
+def import_scores(
+    path: Path,
+    dataset: Dataset,
+    dataset_path: Path | str,
+    out: Path,
+    *,
+    name: str,
+    transpose: bool = False,
+    image_ids: Path | None = None,
+    caption_ids: Path | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Make a Run of a score matrix, or of the original study's npz.
+
+    The npz holds `logits` and `labels` in one of two layouts (images x captions, or captions x images, flat or
+    not). `labels` must mark exactly the data set's own pairs in one of them; that one is taken.
+
+    Args:
+        path: .npy, float (n_images, n_captions), higher is better, NaN = not scored; or the study's .npz.
+        dataset: what they are of.
+        dataset_path: where it lies.
+        out: directory of the Run.
+        name: of the model.
+        transpose: the matrix is captions x images.
+        image_ids, caption_ids: text files, the id of each row and column on a line; the data set's order if None.
+        overwrite: replace a Run in `out`.
+
+    Raises:
+        RunError: shapes or ids that do not line up, labels that mark other pairs, infinite scores, Python objects.
+    """
+    notes: dict[str, Any] = {"imported": str(path)}
+    shape = dataset.n_images, dataset.n_captions
+    if path.suffix == ".npz":
+        scores = _study_logits(path, dataset, notes)
+    else:
+        scores = load_npy(path, mmap=True, error=RunError)
+        scores = scores.T if transpose else scores
+    scores = _floats(scores, path)
+    if scores.shape == shape[::-1] != shape:
+        raise RunError(
+            f"{path} is {scores.shape[0]} x {scores.shape[1]}, the data set has {shape[0]} images x {shape[1]} captions",
+            hint="it is captions x images" + ("" if transpose else ": add --transpose"),
+        )
+    rows = _rows(("image", dataset.image_ids), scores.shape[0], path, image_ids, False, notes, beside=False)
+    columns = _rows(
+        ("caption", dataset.caption_ids), scores.shape[1], path, caption_ids, False, notes, beside=False
+    )
+    if rows is not None:
+        scores = scores[rows]
+    if columns is not None:
+        scores = scores[:, columns]
+    values = np.asarray(scores, np.float32)
+    infinite = np.argwhere(np.isinf(values))
+    if len(infinite):
+        image, caption = infinite[0]
+        raise RunError(
+            f"{path}: {len(infinite):,} scores are infinite, the first is of image {dataset.image_ids[image]!r} "
+            f"and caption {dataset.caption_ids[caption]!r}",
+            hint="mark pairs that were not scored with NaN",
+        )
+    unscored = int(np.isnan(values).sum())
+    if unscored:
+        notes["not_scored"] = unscored
+    info = RunInfo.about(dataset, dataset_path, name, protocol=default_protocol(dataset), notes=notes)
+    return Run(info, scores=values).save(out, overwrite=overwrite)
+
+
+def _floats(array: Array, path: Path) -> Array:
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise RunError(f"{path} holds {array.dtype} {array.shape}, expected a float matrix")
+    return array
+
+
+def _rows(
+    side: Side,
+    n_rows: int,
+    path: Path,
+    ids_path: Path | None,
+    allow_extra: bool,
+    notes: dict[str, Any],
+    *,
+    beside: bool = True,
+) -> npt.NDArray[np.int64] | None:
+    # The row of each of the data set's ids; None where the rows are in its order already.
+    kind, wanted = side
+    neighbour = path.with_name(f"{kind}_ids.txt")
+    if ids_path is None and beside and neighbour.is_file():
+        ids_path = neighbour
+    if ids_path is None:
+        if n_rows != len(wanted):
+            raise RunError(
+                f"{path} has {n_rows} {kind}s, the data set {len(wanted)}",
+                hint=f"give the id of each row with --{kind}-ids FILE, or the data set it was made from",
+            )
+        notes[f"{kind}s_joined_by"] = "position"
+        return None
+    try:
+        ids = ids_path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RunError(f"cannot read {ids_path}: {problem}") from None
+    if len(ids) != n_rows:
+        raise RunError(f"{ids_path} has {len(ids)} lines, {path} {n_rows} {kind}s")
+    row_of = {key: row for row, key in enumerate(ids)}
+    if len(row_of) != len(ids):
+        repeated = next(key for row, key in enumerate(ids) if row_of[key] != row)
+        raise RunError(f"{ids_path} repeats {kind} id {repeated!r}", hint="one row an id")
+    missing = [key for key in wanted if key not in row_of]
+    if missing:
+        raise RunError(
+            f"{ids_path} lacks {len(missing)} of the data set's {len(wanted)} {kind}s: {', '.join(map(repr, missing[:5]))}",
+            hint=f"ids must be written as in the data set, such as {wanted[0]!r}",
+        )
+    if len(ids) > len(wanted):
+        known = set(wanted)
+        extra = [key for key in ids if key not in known]
+        if not allow_extra:
+            raise RunError(
+                f"{ids_path} has {len(extra)} {kind}s that are not in the data set: {', '.join(map(repr, extra[:5]))}",
+                hint="another split? --allow-extra leaves them out",
+            )
+        notes[f"{kind}s_left_out"] = len(extra)
+    notes[f"{kind}s_joined_by"] = str(ids_path)
+    return np.array([row_of[key] for key in wanted], np.int64)
+
+
+def _study_logits(path: Path, dataset: Dataset, notes: dict[str, Any]) -> Array:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = {"logits", "labels"} - set(archive.files)
+            if missing:
+                raise RunError(
+                    f"{path} has no {missing.pop()!r}", hint=f"it holds: {', '.join(archive.files)}"
+                )
+            logits, labels = archive["logits"], archive["labels"]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise RunError(f"{path} is not a readable .npz: {problem}") from None
+    n_images, n_captions = dataset.n_images, dataset.n_captions
+    expected = np.zeros((n_images, n_captions), bool)
+    expected[dataset.caption_image, np.arange(n_captions)] = True
+    if logits.size != expected.size or labels.size != expected.size:
+        raise RunError(
+            f"{path} has {logits.size:,} logits and {labels.size:,} labels, the data set {n_images} images x "
+            f"{n_captions} captions",
+            hint="prepare the data set it was made from (1K: --keys test_img_keys_1k.tsv)",
+        )
+    fitting: dict[str, Array] = {}
+    for layout, shape in {
+        "images x captions": (n_images, n_captions),
+        "captions x images": (n_captions, n_images),
+    }.items():
+        if all(array.ndim == 1 or array.shape == shape for array in (logits, labels)):
+            turned = [
+                array.reshape(shape) if shape == expected.shape else array.reshape(shape).T
+                for array in (logits, labels)
+            ]
+            if np.array_equal(turned[1] > 0, expected):
+                fitting[layout] = turned[0]
+    if len(fitting) != 1:
+        raise RunError(
+            f"{path}: labels mark the data set's own pairs in {'both layouts' if fitting else 'no layout'}",
+            hint="prepare the data set in the order of the file: the study's image keys, captions in their order",
+        )
+    ((notes["layout"], scores),) = fitting.items()
+    return scores

@@ -1,0 +1,140 @@
+"""Work cut into tiles: each is computed on its own, written whole, and found again after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.errors import RunError
+from tiir.io import atomic_write, read_json, write_json
+
+__all__ = ["Tiles"]
+
+
+class Tiles:
+    """The finished tiles of one plan, in `directory`.
+
+    A tile is one .npy file whose name carries the hash of its bytes, so that a damaged one is told from a good one
+    and computed again. Nothing but the plan decides what a tile holds: a resumed run ends with the same bytes.
+
+    Args:
+        directory: where tiles lie until the whole is done.
+
+    Example:
+        >>> import tempfile
+        >>> with Tiles.open(Path(tempfile.mkdtemp()) / "parts", {"model": "m"}) as tiles:
+        ...     tiles.put("images-0", np.ones(3, np.float32))
+        ...     tiles.get("images-0")
+        array([1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, directory: Path, plan: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> Iterator[Tiles]:
+        """Start a plan, or continue one, as the only process that works on it.
+
+        Args:
+            directory: made where it is missing.
+            plan: everything that decides the bytes of a tile; JSON values.
+            resume: continue what an earlier process left.
+            overwrite: throw away what an earlier process left (where `resume` is False).
+
+        Raises:
+            RunError: another process is at work here; tiles are there and `resume` is False; they are of
+                another plan.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        with _lock(directory / "lock"):
+            path = directory / "plan.json"
+            plan = json.loads(json.dumps(plan))
+            if path.exists() and overwrite and not resume:
+                path.unlink()
+                for tile in directory.glob("*.npy"):
+                    tile.unlink()
+            if path.exists():
+                if not resume:
+                    raise RunError(
+                        f"{directory.parent} holds an unfinished run",
+                        hint="continue it with --resume, or --overwrite",
+                    )
+                earlier = read_json(path, error=RunError)
+                differ = [key for key in {**earlier, **plan} if earlier.get(key) != plan.get(key)]
+                if differ:
+                    key = differ[0]
+                    raise RunError(
+                        f"{directory.parent} was begun with {key} {earlier.get(key)!r}, now it is {plan.get(key)!r}",
+                        hint="resume with the same model, data set and options, or start again with --overwrite",
+                    )
+            else:
+                write_json(path, plan)
+            yield cls(directory)
+
+    def get(self, key: str) -> npt.NDArray[Any] | None:
+        """A finished tile, or None where it is missing or damaged (then it is removed)."""
+        for path in self.directory.glob(f"{key}.*.npy"):
+            data = path.read_bytes()
+            if path.name.split(".")[1] == _hash(data):
+                array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+                return array
+            path.unlink()
+        return None
+
+    def put(self, key: str, array: npt.NDArray[Any]) -> None:
+        """Write a tile, whole or not at all."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+        data = buffer.getvalue()
+        with atomic_write(self.directory / f"{key}.{_hash(data)}.npy") as temporary:
+            temporary.write_bytes(data)
+
+    def remove(self) -> None:
+        """Delete the tiles, once the whole is written."""
+        shutil.rmtree(self.directory)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    # The system drops the lock when its process dies, so a lock is never stale.
+    with open(path, "a+", encoding="utf-8") as file:
+        if not _acquire(file):
+            file.seek(0)
+            raise RunError(
+                f"another process is writing {path.parent.parent}: {file.read().strip() or 'unknown'}",
+                hint="wait for it, stop it, or choose another --out",
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _acquire(file: IO[str]) -> bool:
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
