@@ -19,3 +19,25 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path} (set TIIR_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP directory with random weights, as a user's local model would lie on disk."""
+    from tiir.models.scratch import new_clip
+
+    out = tmp_path_factory.mktemp("models") / "tiny-clip"
+    words = "a the man woman dog cat red blue green runs sits on in with grass water street two three people"
+    new_clip(
+        [words, "A dog runs on the grass."],
+        out,
+        vocabulary=200,
+        text_length=77,
+        image_size=32,
+        patch_size=16,
+        width=32,
+        heads=2,
+        image_layers=2,
+        text_layers=2,
+    )
+    return out

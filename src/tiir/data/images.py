@@ -111,11 +111,7 @@ def _upright(image: Image.Image) -> Image.Transpose | None:
     from PIL import Image
 
     turn = Image.Transpose
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # unreadable EXIF is common and says nothing about the pixels
-        return None
-    return {
+    turns = {
         2: turn.FLIP_LEFT_RIGHT,
         3: turn.ROTATE_180,
         4: turn.FLIP_TOP_BOTTOM,
@@ -123,7 +119,11 @@ def _upright(image: Image.Image) -> Image.Transpose | None:
         6: turn.ROTATE_270,
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
-    }.get(orientation)
+    }
+    try:
+        return turns.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # unreadable EXIF is common and says nothing about the pixels
+        return None
 
 
 def _convert(image: Image.Image) -> Image.Image:

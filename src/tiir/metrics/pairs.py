@@ -203,7 +203,8 @@ def _norms(vectors: Floats, name: str) -> Floats:
                 f"{name}[{start + row}, {column}] is {part[row, column]}",
                 hint="a model in half precision may have overflowed: score again in float32",
             )
-        norms[start : start + step] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=1))
+        with np.errstate(over="ignore"):  # refused by the caller, as too long
+            norms[start : start + step] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=1))
     return norms
 
 

@@ -45,15 +45,15 @@ class DualEncoder(Protocol):
     max_length: int | None  # tokens; longer captions are cut
 
     def prepare(self, images: Sequence[Image]) -> Any:
-        """Bring RGB pictures to the tensor that the model sees; may run in another thread."""
+        """Bring RGB pictures to the tensors that the model sees; may run in another thread."""
 
     def encode_prepared(self, pixels: Any) -> FloatArray:
         """Vectors of prepared pictures, float32 (n, d), of length 1."""
 
-    def encode_images(self, images: Sequence[Image]) -> FloatArray:
+    def encode_images(self, images: Sequence[Image], *, batch_size: int = ...) -> FloatArray:
         """Vectors of RGB pictures, float32 (n, d), of length 1."""
 
-    def encode_captions(self, captions: Sequence[str]) -> FloatArray:
+    def encode_captions(self, captions: Sequence[str], *, batch_size: int = ...) -> FloatArray:
         """Vectors of captions, float32 (n, d), of length 1."""
 
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:

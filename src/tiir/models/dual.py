@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import torch
 import transformers
 from torch import Tensor
@@ -28,6 +30,7 @@ __all__ = ["Precision", "TransformersDualEncoder"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FloatArray = npt.NDArray[np.float32]
 TOLERANCE = 1e-5  # of unit vectors: below it, trimmed and fully padded captions are the same
+UNUSED = ("position_ids", "logit_scale", "logit_bias", "temperature")  # no part of an embedding
 PROBES = ("a dog", "two people ride their bicycles along a street", "A man in a red coat, who is reading a "
           "newspaper, sits on a wooden bench in front of a large brick building with many windows")  # fmt: skip
 
@@ -48,53 +51,82 @@ class TransformersDualEncoder:
     def __init__(
         self, name: str, *, device: str = "auto", precision: Precision = "auto", revision: str | None = None
     ) -> None:
-        dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
+        if precision not in get_args(Precision):
+            raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         self._device = _device(device)
-        model, self._images, self._tokenizer = _load(name, dtype, revision)
+        self._dtype = torch.float32
+        model, self._images, self._tokenizer = _load(name, revision)
         self._model = model.to(self._device).eval()
-        self._dtype = dtype
-        self._masked = "attention_mask" in self._tokenizer.model_input_names
+        self._image_keys = _arguments(model.get_image_features)
+        self._text_keys = _arguments(model.get_text_features)
         self.max_length = _max_length(model, self._tokenizer)
         self._pad_to: int | None = None
-        if self.max_length is not None and not self._trimming_is_exact():
-            self._pad_to = self.max_length
+        try:
+            self._check_widths()
+            if self.max_length is not None and not self._trimming_is_exact():
+                self._pad_to = self.max_length
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as problem:
+            raise ModelError(
+                f"{name} does not embed an image and a caption: {str(problem).strip()}",
+                hint="the model, its tokenizer and its image processor may not belong together",
+            ) from problem
+        if precision not in ("auto", "float32"):
+            self._dtype = getattr(torch, precision)
+            self._model.to(self._dtype)
         self.info = ModelInfo(
             name=name,
             revision=_revision(name, model),
             device=str(self._device),
-            precision=str(dtype).removeprefix("torch."),
+            precision=str(self._dtype).removeprefix("torch."),
             captions=f"padded to {self._pad_to} tokens" if self._pad_to else "bucketed by length",
             versions={
                 "python": platform.python_version(),
                 "tiir": __version__,
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
+                "pillow": PIL.__version__,
             },
         )
 
-    def prepare(self, images: Sequence[Image]) -> Tensor:
-        """Bring RGB pictures to the tensor that the model sees, (n, 3, H, W)."""
-        pixels: Tensor = self._images([to_rgb(image) for image in images], return_tensors="pt")[
-            "pixel_values"
-        ]
-        return pixels
+    def prepare(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """Bring pictures to the tensors that the model sees: "pixel_values" (n, 3, H, W), and what else it takes.
+
+        Raises:
+            ImageError: a picture breaks the image contract, such as an array of floats.
+        """
+        made = self._images([to_rgb(image) for image in images], return_tensors="pt")
+        return {key: value for key, value in made.items() if key in self._image_keys}
 
     @torch.inference_mode()
-    def encode_prepared(self, pixels: Tensor) -> FloatArray:
+    def encode_prepared(self, pixels: dict[str, Tensor]) -> FloatArray:
         """Vectors of prepared pictures, float32 (n, d), of length 1."""
-        return _unit(self._model.get_image_features(pixel_values=pixels.to(self._device, self._dtype)))
+        inputs = {
+            key: value.to(self._device, self._dtype if value.is_floating_point() else None)
+            for key, value in pixels.items()
+        }
+        return self._unit(self._model.get_image_features, inputs)
 
-    def encode_images(self, images: Sequence[Image]) -> FloatArray:
-        """Vectors of RGB pictures, float32 (n, d), of length 1."""
-        return self.encode_prepared(self.prepare(images))
+    def encode_images(self, images: Sequence[Image], *, batch_size: int = 64) -> FloatArray:
+        """Vectors of pictures, float32 (n, d), of length 1."""
+        starts = range(0, max(len(images), 1), batch_size)
+        return np.concatenate(
+            [self.encode_prepared(self.prepare(images[start : start + batch_size])) for start in starts]
+        )
 
-    def encode_captions(self, captions: Sequence[str]) -> FloatArray:
+    def encode_captions(self, captions: Sequence[str], *, batch_size: int = 256) -> FloatArray:
         """Vectors of captions, float32 (n, d), of length 1.
 
-        Captions of one call are padded to the longest among them where that changes nothing (see `info.captions`),
-        so calls with captions of similar length are the fastest.
+        Where padding changes nothing (see `info.captions`), captions are sorted by length and a batch is padded
+        to its longest only; elsewhere every caption is padded to the model's full length.
         """
-        return self._encode(captions, self._pad_to)
+        order = np.argsort(self.caption_lengths(captions), kind="stable")
+        batches = [order[start : start + batch_size] for start in range(0, max(len(order), 1), batch_size)]
+        found = np.concatenate(
+            [self._encode([captions[i] for i in batch], self._pad_to) for batch in batches]
+        )
+        embeds = np.empty_like(found)
+        embeds[order] = found
+        return embeds
 
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
         """Tokens of each caption before the model's limit cuts it, (n,)."""
@@ -109,15 +141,40 @@ class TransformersDualEncoder:
             truncation=self.max_length is not None,
             max_length=self.max_length,
             return_tensors="pt",
-        ).to(self._device)
-        return _unit(self._model.get_text_features(**tokens))
+        )
+        inputs = {key: value.to(self._device) for key, value in tokens.items() if key in self._text_keys}
+        return self._unit(self._model.get_text_features, inputs)
+
+    def _unit(self, features: Callable[..., Any], inputs: dict[str, Tensor]) -> FloatArray:
+        # Without TF32, which cuDNN takes for float32 convolutions unless told otherwise.
+        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            output = features(**inputs)
+        # transformers 5 gives an output object, transformers 4 the tensor itself.
+        vectors = (output if isinstance(output, Tensor) else output.pooler_output).float()
+        lengths = vectors.norm(dim=-1, keepdim=True)  # (n, 1)
+        bad = int((~(torch.isfinite(lengths) & (lengths > 0))).sum())
+        if bad:
+            raise ModelError(
+                f"the model gives {bad} of {len(vectors)} vectors that are NaN, infinite or zero",
+                hint="use --precision float32"
+                if self._dtype != torch.float32
+                else "its weights are not usable",
+            )
+        unit: FloatArray = (vectors / lengths).cpu().numpy()
+        return unit
+
+    def _check_widths(self) -> None:
+        from PIL import Image
+
+        shapes = self.encode_images([Image.new("RGB", (64, 48))]).shape, self._encode(PROBES[:1], None).shape
+        if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+            raise ValueError(f"an image gives an array {shapes[0]}, a caption {shapes[1]}")
 
     def _trimming_is_exact(self) -> bool:
-        # Measured on this very model, not believed of its kind: SigLIP has no mask and sees its padding.
+        # Measured on this very model, in float32, not believed of its kind: SigLIP has no mask and sees its padding.
         padded = self._encode(PROBES, self.max_length)
         trimmed = np.concatenate([self._encode([probe], None) for probe in PROBES])
-        tolerance = TOLERANCE if self._dtype == torch.float32 else 1e-2
-        return bool(np.abs(padded - trimmed).max() <= tolerance)
+        return bool(np.abs(padded - trimmed).max() <= TOLERANCE)
 
 
 def _device(device: str) -> torch.device:
@@ -136,19 +193,29 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _load(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any, Any, Any]:
+def _load(name: str, revision: str | None) -> tuple[Any, Any, Any]:
     local = Path(name).is_dir()
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"no such model directory: {name}")
-    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
+    if local and revision is not None:
+        raise ModelError(
+            f"{name} is a directory, it has no revision {revision!r}", hint="leave --revision out"
+        )
+    if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError(f"no such model directory: {name}", hint="give a directory, or a hub id")
+    options: dict[str, Any] = {"trust_remote_code": False} | (
+        {} if local else {"revision": revision or "main"}
+    )
+    # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
+    pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
-        model = transformers.AutoModel.from_pretrained(name, dtype=dtype, weights_only=True, **options)
+        model, report = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+        )
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise ModelError(
                 f"{name} is a {type(model).__name__}, not a dual encoder",
                 hint="a dual encoder has get_image_features and get_text_features: CLIP, SigLIP, ALIGN, ...",
             )
-        images = transformers.AutoImageProcessor.from_pretrained(name, **options)
+        images = transformers.AutoImageProcessor.from_pretrained(name, **pillow, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     except ModelError:
         raise
@@ -156,16 +223,32 @@ def _load(name: str, dtype: torch.dtype, revision: str | None) -> tuple[Any, Any
         what = "the directory may be incomplete or damaged" if local else (
             "check the id; without a network, give a local directory"
         )  # fmt: skip
+        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise ModelError(f"cannot load {name}: {first}", hint=what) from problem
+    # transformers fills what a checkpoint lacks with random numbers and goes on.
+    random = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED))
+    if random:
         raise ModelError(
-            f"cannot load {name}: {str(problem).strip().splitlines()[0]}", hint=what
-        ) from problem
+            f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
+            hint="the checkpoint is incomplete or of another architecture",
+        )
+    if tokenizer.pad_token is None or len(tokenizer("a dog")["input_ids"]) == 0:
+        raise ModelError(
+            f"{name} has no usable tokenizer", hint="copy its tokenizer files into the directory"
+        )
     return model, images, tokenizer
+
+
+def _arguments(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
 
 
 def _max_length(model: Any, tokenizer: Any) -> int | None:
     # The tokenizer's limit, unless it has none (a huge number) or the model's positions end before it.
     text = getattr(model.config, "text_config", model.config)
     positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and "roberta" in text.model_type:  # it counts positions from pad_token_id + 1
+        positions -= text.pad_token_id + 1
     limits = [n for n in (tokenizer.model_max_length, positions) if n is not None and n < 100_000]
     return min(limits, default=None)
 
@@ -175,13 +258,6 @@ def _revision(name: str, model: Any) -> str:
         return str(getattr(model.config, "_commit_hash", None) or "unknown")
     digest = hashlib.sha256()
     for path in sorted(Path(name).iterdir()):
-        if path.is_file():
+        if path.is_file() and not path.name.startswith("."):
             digest.update(f"{path.name} {sha256_file(path)}\n".encode())
     return f"sha256:{digest.hexdigest()[:32]}"
-
-
-def _unit(features: Any) -> FloatArray:
-    # transformers 5 gives an output object, transformers 4 the tensor itself.
-    tensor = features if isinstance(features, Tensor) else features.pooler_output
-    unit: FloatArray = torch.nn.functional.normalize(tensor.float(), dim=-1).cpu().numpy()
-    return unit

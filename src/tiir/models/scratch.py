@@ -13,7 +13,7 @@ def new_clip(
     out: Path,
     *,
     vocabulary: int = 600,
-    text_length: int = 32,
+    text_length: int = 48,
     image_size: int = 64,
     patch_size: int = 8,
     width: int = 128,
@@ -38,7 +38,8 @@ def new_clip(
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-    special = ["<pad>", "<start>", "<end>", "<unknown>"]
+    # CLIPTextModel takes an end token of id 2 for a mistake of old checkpoints and pools elsewhere: end is not 2.
+    special = ["<pad>", "<unknown>", "<start>", "<end>"]
     bpe = Tokenizer(models.BPE(unk_token="<unknown>", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

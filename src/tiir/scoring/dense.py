@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
-from tiir.errors import DataError, RunError
+from tiir.errors import ConfigError, DataError, ImageError, RunError
+from tiir.io import sha256_file
 from tiir.models.base import DualEncoder
 from tiir.progress import track
 from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.tiles import Tiles
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["score_dual"]
 
@@ -52,22 +58,31 @@ def score_dual(
         out: directory of the Run.
         batch_size: images a forward pass (captions: four times as many, they are shorter).
         workers: threads that decode; by default one a core, at most eight.
-        resume: continue a killed run.
+        resume: continue a killed run; a finished one is returned as it is.
         overwrite: replace a Run or an unfinished run in `out`.
 
     Raises:
-        DataError: the data set has no image files.
-        ImageError: a picture cannot be read; what was done stays, and `resume` goes on.
+        ConfigError: `batch_size` or `workers` is below 1.
+        DataError: the data set has no image files, or is empty.
+        ImageError: a picture cannot be read, or is not the one that was prepared; what was done stays, and
+            `resume` goes on.
         RunError: `out` is taken, or was begun with another model, data set or options.
     """
     started, out = time.monotonic(), Path(out)
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    for option, value in (("batch size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ConfigError(f"{option} {value}", hint="it must be at least 1")
+    if not dataset.n_images or not dataset.n_captions:
+        raise DataError(f"{dataset!r} is empty", hint="there is nothing to score")
     if dataset.image_root is None:
         raise DataError(
             f"{dataset!r} was prepared without images",
             hint="prepare it with images, or import scores made elsewhere",
         )
     parts = out / ".parts"
-    if (out / "run.json").exists() and not overwrite:
+    finished = (out / "run.json").exists() and not overwrite
+    if finished and not resume:
         raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
     texts = list(dict.fromkeys(dataset.captions))
     row_of = {text: row for row, text in enumerate(texts)}
@@ -78,15 +93,28 @@ def score_dual(
         "revision": model.info.revision,
         "dataset": dataset.fingerprint,
         "precision": model.info.precision,
+        "device": model.info.device,
         "captions": model.info.captions,
         "batch_size": batch_size,
+        "versions": model.info.versions,
     }
+    if finished:  # the kill came after the last write, or there was none
+        run = Run.load(out)
+        if run.info.notes.get("plan") != _hash(plan):
+            raise RunError(
+                f"{out} already holds a finished Run, made otherwise",
+                hint="choose another --out, or --overwrite",
+            )
+        if parts.exists():
+            with Tiles.open(parts, plan, resume=True) as tiles:
+                tiles.remove()
+        return run
     with Tiles.open(parts, plan, resume=resume, overwrite=overwrite) as tiles:
         image_batches = _batches(np.arange(dataset.n_images), batch_size)
         caption_batches = _batches(order, 4 * batch_size)
 
         def prepare(batch: npt.NDArray[np.int64]) -> Any:
-            return model.prepare([dataset.image(int(i)) for i in batch])
+            return model.prepare([_picture(dataset, int(i)) for i in batch])
 
         image_embeds = _encode(
             tiles,
@@ -94,7 +122,7 @@ def score_dual(
             image_batches,
             prepare,
             model.encode_prepared,
-            workers or min(8, os.cpu_count() or 1),
+            workers,
         )
         distinct = _encode(
             tiles,
@@ -116,8 +144,10 @@ def score_dual(
             seconds=round(time.monotonic() - started, 3),
             versions=model.info.versions,
             notes={
+                "plan": _hash(plan),
                 "device": model.info.device,
                 "captions": model.info.captions,
+                "batch_size": batch_size,
                 "distinct_captions": len(texts),
                 "truncated_captions": 0
                 if model.max_length is None
@@ -128,6 +158,23 @@ def score_dual(
         run = Run(info, image_embeds, text_embeds[rows]).save(out, overwrite=overwrite)
         tiles.remove()
     return run
+
+
+def _hash(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _picture(dataset: Dataset, i: int) -> Image:
+    # The Run carries the data set's fingerprint, so it must show the very pictures that were prepared.
+    path = dataset.image_path(i)
+    hashes = dataset.image_columns.get("sha256")
+    picture = dataset.image(i)
+    if hashes is not None and sha256_file(path) != hashes[i]:
+        raise ImageError(
+            f"{path} (image {dataset.image_ids[i]!r}) has changed since the data set was prepared",
+            hint="prepare the data set again",
+        )
+    return picture
 
 
 def _batches(index: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:

@@ -96,7 +96,8 @@ def import_scores(
     """Make a Run of a score matrix, or of the original study's npz.
 
     The npz holds `logits` and `labels` in one of two layouts (images x captions, or captions x images, flat or
-    not). `labels` must mark exactly the data set's own pairs in one of them; that one is taken.
+    not). `labels` must mark exactly the data set's own pairs in one of them; that one is taken. Its `i2t_ranks`
+    and `t2i_ranks` are not read: ranks are counted anew.
 
     Args:
         path: .npy, float (n_images, n_captions), higher is better, NaN = not scored; or the study's .npz.
@@ -104,34 +105,28 @@ def import_scores(
         dataset_path: where it lies.
         out: directory of the Run.
         name: of the model.
-        transpose: the matrix is captions x images.
+        transpose: the .npy matrix is captions x images.
         image_ids, caption_ids: text files, the id of each row and column on a line; the data set's order if None.
         overwrite: replace a Run in `out`.
 
     Raises:
-        RunError: shapes or ids that do not line up, labels that mark other pairs, infinite scores, Python objects.
+        RunError: shapes or ids that do not line up, labels that mark other pairs, infinite scores, no score at all,
+            Python objects.
     """
     notes: dict[str, Any] = {"imported": str(path)}
-    shape = dataset.n_images, dataset.n_captions
+    sides = [
+        _order(("image", dataset.image_ids), path, image_ids, notes),
+        _order(("caption", dataset.caption_ids), path, caption_ids, notes),
+    ]
+    rows, columns = (slice(None) if side is None else side for side in sides)
     if path.suffix == ".npz":
-        scores = _study_logits(path, dataset, notes)
+        if transpose:
+            raise RunError(
+                f"{path}: --transpose is for .npy", hint="the layout of an .npz is found by its labels"
+            )
+        scores = _study_logits(path, dataset, rows, columns, notes)
     else:
-        scores = load_npy(path, mmap=True, error=RunError)
-        scores = scores.T if transpose else scores
-    scores = _floats(scores, path)
-    if scores.shape == shape[::-1] != shape:
-        raise RunError(
-            f"{path} is {scores.shape[0]} x {scores.shape[1]}, the data set has {shape[0]} images x {shape[1]} captions",
-            hint="it is captions x images" + ("" if transpose else ": add --transpose"),
-        )
-    rows = _rows(("image", dataset.image_ids), scores.shape[0], path, image_ids, False, notes, beside=False)
-    columns = _rows(
-        ("caption", dataset.caption_ids), scores.shape[1], path, caption_ids, False, notes, beside=False
-    )
-    if rows is not None:
-        scores = scores[rows]
-    if columns is not None:
-        scores = scores[:, columns]
+        scores = _matrix(path, (dataset.n_images, dataset.n_captions), transpose, notes)[rows][:, columns]
     values = np.asarray(scores, np.float32)
     infinite = np.argwhere(np.isinf(values))
     if len(infinite):
@@ -142,6 +137,8 @@ def import_scores(
             hint="mark pairs that were not scored with NaN",
         )
     unscored = int(np.isnan(values).sum())
+    if unscored == values.size:
+        raise RunError(f"{path} holds no score: every value is NaN")
     if unscored:
         notes["not_scored"] = unscored
     info = RunInfo.about(dataset, dataset_path, name, protocol=default_protocol(dataset), notes=notes)
@@ -154,20 +151,37 @@ def _floats(array: Array, path: Path) -> Array:
     return array
 
 
+def _matrix(path: Path, shape: tuple[int, int], transpose: bool, notes: dict[str, Any]) -> Array:
+    given = _floats(load_npy(path, mmap=True, error=RunError), path)
+    scores = given.T if transpose else given
+    if scores.shape != shape:
+        hint = f"the data set has {shape[0]} images and {shape[1]} captions"
+        if given.shape == (shape if transpose else shape[::-1]):
+            hint += "; " + (
+                "leave out --transpose" if transpose else "it is captions x images: add --transpose"
+            )
+        raise RunError(f"{path} is {given.shape[0]} x {given.shape[1]}", hint=hint)
+    notes["layout"] = "captions x images" if transpose else "images x captions"
+    if shape[0] == shape[1]:
+        notes["layout"] += ", as stated by the user: a square matrix does not show it"
+    return scores
+
+
+def _order(
+    side: Side, path: Path, ids_path: Path | None, notes: dict[str, Any]
+) -> npt.NDArray[np.int64] | None:
+    # The row (column) of each of the data set's ids in a matrix of exactly its size.
+    n = len(side[1])
+    return None if ids_path is None else _rows(side, n, path, ids_path, False, notes)
+
+
 def _rows(
-    side: Side,
-    n_rows: int,
-    path: Path,
-    ids_path: Path | None,
-    allow_extra: bool,
-    notes: dict[str, Any],
-    *,
-    beside: bool = True,
+    side: Side, n_rows: int, path: Path, ids_path: Path | None, allow_extra: bool, notes: dict[str, Any]
 ) -> npt.NDArray[np.int64] | None:
     # The row of each of the data set's ids; None where the rows are in its order already.
     kind, wanted = side
     neighbour = path.with_name(f"{kind}_ids.txt")
-    if ids_path is None and beside and neighbour.is_file():
+    if ids_path is None and neighbour.is_file():
         ids_path = neighbour
     if ids_path is None:
         if n_rows != len(wanted):
@@ -178,15 +192,18 @@ def _rows(
         notes[f"{kind}s_joined_by"] = "position"
         return None
     try:
-        ids = ids_path.read_text(encoding="utf-8-sig").splitlines()
+        ids = ids_path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as problem:
         raise RunError(f"cannot read {ids_path}: {problem}") from None
     if len(ids) != n_rows:
         raise RunError(f"{ids_path} has {len(ids)} lines, {path} {n_rows} {kind}s")
     row_of = {key: row for row, key in enumerate(ids)}
     if len(row_of) != len(ids):
-        repeated = next(key for row, key in enumerate(ids) if row_of[key] != row)
-        raise RunError(f"{ids_path} repeats {kind} id {repeated!r}", hint="one row an id")
+        repeated = sorted({key for row, key in enumerate(ids) if row_of[key] != row})
+        raise RunError(
+            f"{ids_path} repeats {len(repeated)} {kind} ids: {', '.join(map(repr, repeated[:5]))}",
+            hint="one row an id",
+        )
     missing = [key for key in wanted if key not in row_of]
     if missing:
         raise RunError(
@@ -206,7 +223,7 @@ def _rows(
     return np.array([row_of[key] for key in wanted], np.int64)
 
 
-def _study_logits(path: Path, dataset: Dataset, notes: dict[str, Any]) -> Array:
+def _study_logits(path: Path, dataset: Dataset, rows: Any, columns: Any, notes: dict[str, Any]) -> Array:
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = {"logits", "labels"} - set(archive.files)
@@ -215,33 +232,42 @@ def _study_logits(path: Path, dataset: Dataset, notes: dict[str, Any]) -> Array:
                     f"{path} has no {missing.pop()!r}", hint=f"it holds: {', '.join(archive.files)}"
                 )
             logits, labels = archive["logits"], archive["labels"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+    except FileNotFoundError:
+        raise RunError(f"no such file: {path}") from None
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as problem:
         raise RunError(f"{path} is not a readable .npz: {problem}") from None
-    n_images, n_captions = dataset.n_images, dataset.n_captions
-    expected = np.zeros((n_images, n_captions), bool)
-    expected[dataset.caption_image, np.arange(n_captions)] = True
-    if logits.size != expected.size or labels.size != expected.size:
+    shape = n_images, n_captions = dataset.n_images, dataset.n_captions
+    if logits.size != n_images * n_captions or labels.size != logits.size:
         raise RunError(
             f"{path} has {logits.size:,} logits and {labels.size:,} labels, the data set {n_images} images x "
             f"{n_captions} captions",
             hint="prepare the data set it was made from (1K: --keys test_img_keys_1k.tsv)",
         )
+    if logits.dtype.kind != "f" or labels.dtype.kind not in "biuf":
+        raise RunError(f"{path} holds {logits.dtype} logits and {labels.dtype} labels, expected numbers")
+    # A model's head writes one column, (pairs, 1): that is flat too.
+    arrays = [array.ravel() if array.shape == (array.size, 1) else array for array in (logits, labels)]
+    expected = np.zeros(shape, bool)
+    expected[dataset.caption_image, np.arange(n_captions)] = True
     fitting: dict[str, Array] = {}
-    for layout, shape in {
-        "images x captions": (n_images, n_captions),
-        "captions x images": (n_captions, n_images),
-    }.items():
-        if all(array.ndim == 1 or array.shape == shape for array in (logits, labels)):
-            turned = [
-                array.reshape(shape) if shape == expected.shape else array.reshape(shape).T
-                for array in (logits, labels)
-            ]
-            if np.array_equal(turned[1] > 0, expected):
-                fitting[layout] = turned[0]
+    for layout, given in (("images x captions", shape), ("captions x images", shape[::-1])):
+        if all(array.ndim == 1 or array.shape == given for array in arrays):
+            scores, marks = (
+                (array.reshape(shape) if layout == "images x captions" else array.reshape(given).T)[rows][
+                    :, columns
+                ]
+                for array in arrays
+            )
+            if np.array_equal(marks > 0, expected):
+                fitting[layout] = scores
+    if len(fitting) == 2 and 1 in shape:
+        fitting.popitem()  # one row: both layouts are the same
     if len(fitting) != 1:
         raise RunError(
             f"{path}: labels mark the data set's own pairs in {'both layouts' if fitting else 'no layout'}",
-            hint="prepare the data set in the order of the file: the study's image keys, captions in their order",
+            hint="save the logits as .npy, with --transpose where they are captions x images"
+            if fitting
+            else "prepare the data set in the order of the file: the study's image keys, captions in their order",
         )
-    ((notes["layout"], scores),) = fitting.items()
-    return scores
+    ((notes["layout"], found),) = fitting.items()
+    return found

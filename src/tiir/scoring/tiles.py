@@ -60,7 +60,12 @@ class Tiles:
             RunError: another process is at work here; tiles are there and `resume` is False; they are of
                 another plan.
         """
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise RunError(
+                f"cannot write {directory.parent}: {problem.strerror}", hint="choose another --out"
+            ) from None
         with _lock(directory / "lock"):
             path = directory / "plan.json"
             plan = json.loads(json.dumps(plan))
@@ -135,6 +140,8 @@ def _acquire(file: IO[str]) -> bool:
 
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:  # a file system without locks: better unguarded than no run at all
+            return True
     return True

@@ -20,7 +20,7 @@ class ScratchConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     vocabulary: int = Field(600, ge=64)
-    text_length: int = Field(32, ge=4)
+    text_length: int = Field(48, ge=4)
     image_size: int = Field(64, ge=16)
     patch_size: int = Field(8, ge=2)
     width: int = Field(128, ge=8)
@@ -35,6 +35,7 @@ class TrainConfig(BaseModel):
     Args:
         model: hub id or directory of the dual encoder to start from, or
         scratch: the shape of a small one with random weights.
+        captions: at most so many captions of a picture in an epoch, in turns; all where not given.
         cache_images: keep the prepared pictures in memory (4 bytes a value) instead of reading them again
             every epoch.
         early_stopping: stop after so many evaluations without a better rsum.
@@ -45,6 +46,7 @@ class TrainConfig(BaseModel):
 
     model: str | None = None
     scratch: ScratchConfig | None = None
+    captions: int | None = Field(None, ge=1)
     cache_images: bool = False
     early_stopping: int | None = Field(None, ge=1)
     training: dict[str, Any] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     EarlyStoppingCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -88,14 +89,17 @@ def train_clip(
         return pixels
 
     stops = [] if config.early_stopping is None else [EarlyStoppingCallback(config.early_stopping)]
-    collator = Collator(tokenizer)
+    text = getattr(model.config, "text_config", model.config)
+    length = min(tokenizer.model_max_length, text.max_position_embeddings)
+    collator = Collator(tokenizer, length)
+    pairs = Pairs(dataset, prepare, captions=config.captions, seed=arguments.seed, cache=config.cache_images)
     trainer = _ContrastiveTrainer(
         model=model,
         args=arguments,
-        train_dataset=Pairs(dataset, prepare, cache=config.cache_images),
+        train_dataset=pairs,
         eval_dataset=None if validation is None else Pairs(validation, prepare, cache=config.cache_images),
         data_collator=collator,
-        callbacks=stops,
+        callbacks=[_Turns(pairs), *stops],
     )
     trainer.train(resume_from_checkpoint=last)
     for part in (trainer.model, images, tokenizer):
@@ -128,6 +132,16 @@ def _arguments(config: TrainConfig, checkpoints: Path, *, validates: bool) -> Tr
         ) from None
 
 
+class _Turns(TrainerCallback):  # type: ignore[misc]
+    """Tells the pairs which epoch it is, also after a resume."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.pairs.epoch = int(state.epoch)
+
+
 class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
     """Trainer with the contrastive loss, and recall on the whole validation split as its evaluation."""
 
@@ -135,14 +149,14 @@ class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         inputs = dict(inputs)
-        image, pixels = inputs.pop("image"), inputs.pop("pixel_values")
+        owner, pixels = inputs.pop("owner"), inputs.pop("pixel_values")
         core = self.accelerator.unwrap_model(model)
         image_embeds = _tensor(core.get_image_features(pixel_values=pixels))
         text_embeds = _tensor(core.get_text_features(**inputs))
         scale = (
             core.logit_scale.exp().clamp(max=100) if hasattr(core, "logit_scale") else 1 / core.temperature
         )
-        loss = contrastive_loss(image_embeds, text_embeds, scale, image)
+        loss = contrastive_loss(image_embeds, text_embeds, scale, owner)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:

@@ -57,7 +57,7 @@ def prepare(folder: Path, *, split: str, images: Path | None, on_bad: OnBad = "e
     check_split(split, {name: len(members) for name, members in lists.items()}, folder)
     members = set(lists[split])
     of_split = [caption for caption in captions if caption.image in members]
-    elsewhere = {caption.image for caption in captions} - members
+    elsewhere = ({caption.image for caption in captions} | split_of.keys()) - members
     caption_elsewhere = {caption.id for caption in captions if caption.image in elsewhere}
     by_image: dict[str, list[CaptionRecord]] = {image: [] for image in lists[split]}
     for caption in of_split:

@@ -127,21 +127,25 @@ def _csv(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]]:
     if not {"image", "caption"} <= columns.keys():
         raise _no_columns(file, header)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1  # where the current row begins
     try:
-        next(reader)
         for cells in reader:
-            if not cells:
+            number, line = line, reader.line_num + 1
+            if number == 1 or not cells:
                 continue
             if len(cells) != len(header):
                 detail = f"{len(cells)} fields, the header has {len(header)} (a field with {delimiter!r} needs quotes)"
-                problems.add("malformed row", f"{file.name}, line {reader.line_num}", detail)
+                problems.add("malformed row", f"{file.name}, line {number}", detail)
                 continue
             row = {key: cells[header.index(name)] for key, name in columns.items()}
+            if not row["image"].strip():
+                problems.add("malformed row", f"{file.name}, line {number}", "names no image")
+                continue
             yield {**row, "image": _image_id(row["image"])}
     except csv.Error as problem:
         raise DataError(
-            f"{file}, line {reader.line_num}: {problem}",
-            hint='a field with quotes must be quoted, its quotes doubled: "she said ""hi"""; look for a missing quote above',
+            f"{file}: {problem}, in the row that begins at line {line}",
+            hint='a field with quotes must be quoted, its quotes doubled: "she said ""hi"""; is a closing quote missing?',
         ) from None
 
 
@@ -175,7 +179,11 @@ def _jsonl(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]
         seen = True
         image, value = record[columns["image"]], record[columns["caption"]]
         texts = value if isinstance(value, list) else [value]
-        if not isinstance(image, str) or not all(isinstance(text, str) for text in texts):
+        if (
+            not isinstance(image, str)
+            or not image.strip()
+            or not all(isinstance(text, str) for text in texts)
+        ):
             problems.add("malformed row", where, "the image and the captions must be texts")
             continue
         row = {"image": _image_id(image)}

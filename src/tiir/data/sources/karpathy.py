@@ -6,8 +6,9 @@ https://cs.stanford.edu/people/karpathy/deepimagesent/.
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tiir.data.build import CaptionRecord, ImageRecord, OnBad, build_dataset, check_split
@@ -51,8 +52,8 @@ def prepare(
             continue
         filename = _field(record, "filename", str, file, i)
         image = str(record["cocoid"]) if "cocoid" in record else filename
-        path = PurePosixPath(str(record.get("filepath", "")), filename)
-        image_records.append(ImageRecord(image, str(path), {"split": record["split"]}))
+        path = posixpath.join(str(record.get("filepath", "")), filename)
+        image_records.append(ImageRecord(image, path, {"split": record["split"]}))
         for n, sentence in enumerate(_field(record, "sentences", list, file, i)):
             if not isinstance(sentence, dict):
                 raise DataError(f"{file}: images[{i}].sentences[{n}] is not an object")

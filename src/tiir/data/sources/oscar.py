@@ -84,7 +84,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # whatever the unpickler meets in a damaged or hostile file
         raise DataError(
-            f"{path} cannot be read as plain data: {str(problem).splitlines()[0]}",
+            f"{path} cannot be read as plain data: {type(problem).__name__}",
             hint="only dicts, lists, strings and numbers are loaded, never Python objects; download it again",
         ) from None
     if not isinstance(contents, dict):

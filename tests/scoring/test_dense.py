@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from tiir.data.dataset import Dataset
+from tiir.errors import DataError, ImageError, RunError
+from tiir.models import load
+from tiir.scoring.dense import score_dual
+from tiir.scoring.run import Run
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small pictures with two captions each, some captions twice."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng, words = np.random.default_rng(0), ["a", "dog", "cat", "red", "green", "on", "grass", "two"]
+    (folder / "images").mkdir()
+    for n in range(40):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(folder / "images" / f"{n}.png")
+    captions = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(80)]
+    names = [f"{n}.png" for n in range(40)]
+    data = Dataset("noise", "test", names, [f"c{n}" for n in range(80)], captions, np.repeat(np.arange(40), 2),
+                   folder / "images", names)  # fmt: skip
+    data.save(folder / "data")
+    return folder / "data"
+
+
+def test_a_run_holds_what_the_model_says(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data, model = Dataset.load(noise), load(str(tiny_clip))
+    run = score_dual(model, data, noise, tmp_path / "run", batch_size=8)
+    images = model.encode_images([data.image(i) for i in range(data.n_images)])
+    texts = np.concatenate([model.encode_captions([caption]) for caption in data.captions])
+    assert np.abs(run.image_embeds - images).max() < 1e-6
+    assert np.abs(run.text_embeds - texts).max() < 1e-5
+    assert run.info.revision == model.info.revision
+    assert run.info.notes["distinct_captions"] == len(set(data.captions))
+    assert run.info.notes["truncated_captions"] == 0
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "image_embeds.npy",
+        "run.json",
+        "text_embeds.npy",
+    ]
+    run.check(Dataset.load(noise))
+
+
+def test_equal_captions_get_the_same_bytes(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data = Dataset.load(noise)
+    run = score_dual(load(str(tiny_clip)), data, noise, tmp_path / "run", batch_size=8)
+    first: dict[str, int] = {}
+    twice = 0
+    for place, caption in enumerate(data.captions):
+        earlier = first.setdefault(caption, place)
+        twice += earlier != place
+        assert run.text_embeds[place].tobytes() == run.text_embeds[earlier].tobytes()  # type: ignore[index]
+    assert twice
+
+
+def test_out_is_not_overwritten_by_accident(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data, model = Dataset.load(noise), load(str(tiny_clip))
+    score_dual(model, data, noise, tmp_path / "run")
+    with pytest.raises(RunError, match="already holds a Run"):
+        score_dual(model, data, noise, tmp_path / "run")
+    score_dual(model, data, noise, tmp_path / "run", overwrite=True)
+
+
+def test_a_data_set_without_images_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
+    data = Dataset("pets", "test", ["a"], ["a0"], ["a cat"], np.array([0]))
+    with pytest.raises(DataError, match="without images"):
+        score_dual(load(str(tiny_clip)), data, tmp_path, tmp_path / "run")
+
+
+def test_a_picture_that_breaks_later_stops_the_run_and_keeps_its_tiles(
+    noise: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(noise.parent, tmp_path / "copy")
+    data = Dataset.load(tmp_path / "copy" / "data")
+    data = replace(data, image_root=tmp_path / "copy" / "images")
+    broken = tmp_path / "copy" / "images" / "30.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    model, out = load(str(tiny_clip)), tmp_path / "run"
+    with pytest.raises(ImageError, match=r"30\.png"):
+        score_dual(model, data, noise, out, batch_size=4, workers=1)
+    assert len(list((out / ".parts").glob("images-*.npy"))) >= 5
+    broken.write_bytes(whole)
+    resumed = score_dual(model, data, noise, out, batch_size=4, resume=True)
+    fresh = score_dual(model, data, noise, tmp_path / "fresh", batch_size=4)
+    assert np.array_equal(resumed.image_embeds, fresh.image_embeds)  # type: ignore[arg-type]
+
+
+SCORE = """
+import sys, torch
+torch.set_num_threads(1)
+from tiir.cli import main
+main(["score", *sys.argv[1:], "--batch-size", "1"])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-c", SCORE, str(tiny_clip), str(noise), "--out", str(out), *more]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    undisturbed = start(tmp_path / "whole")
+    assert undisturbed.wait(120) == 0
+    rng, out = random.Random(0), tmp_path / "killed"
+    kills = unfinished = 0
+    while not (out / "run.json").exists() and kills < 8:
+        process = start(out, *(["--resume"] if (out / ".parts").exists() else []))
+        already = len(list((out / ".parts").glob("*.npy")))
+        deadline = time.monotonic() + 60
+        goal = already + rng.randrange(1, 25)  # a moment somewhere within the work, not within the imports
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((out / ".parts").glob("*.npy"))) >= goal:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        process.wait(60)
+        kills += 1
+        unfinished += process.returncode == -signal.SIGKILL
+    assert unfinished >= 2
+    if not (out / "run.json").exists():
+        assert start(out, "--resume").wait(120) == 0
+    for name in ("image_embeds.npy", "text_embeds.npy"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_200_real_photos_equal_a_plain_loop(shared: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    from tiir.data.sources.flickr8k import prepare
+
+    folder = shared / "flickr8k"
+    images = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+    data = prepare(folder, split="test", images=images).subset(range(200))
+    run = score_dual(load(str(tiny_clip)), data, tmp_path / "data", tmp_path / "run")
+    assert run.scores is None
+    assert (run.info.images, run.info.captions) == (200, 1000)
+
+    model = transformers.CLIPModel.from_pretrained(tiny_clip).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(tiny_clip)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_clip)
+    with torch.no_grad():
+        tokens = tokenizer(list(data.captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        texts = [model.get_text_features(**{k: v[i : i + 1] for k, v in tokens.items()}).pooler_output for i in range(1000)]
+        pixels = (processor(Image.open(data.image_path(i)), return_tensors="pt") for i in range(200))
+        pictures = [model.get_image_features(**p).pooler_output for p in pixels]
+    a, b = (torch.nn.functional.normalize(torch.cat(side), dim=-1) for side in (pictures, texts))
+    assert tokens["input_ids"].shape == (1000, 77)
+    scores = run.block(np.arange(200), np.arange(1000))
+    assert np.abs(scores - (a @ b.T).numpy()).max() < 1e-4
+    assert scores.std() > 1e-3  # the model tells pictures apart, so the comparison means something
+    assert isinstance(Run.load(tmp_path / "run"), Run)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiir.errors import RunError
+from tiir.scoring.tiles import Tiles
+
+PLAN = {"model": "m", "batch_size": 4}
+
+
+def test_tiles_survive_and_damaged_ones_do_not_count(tmp_path: Path) -> None:
+    parts = tmp_path / "run" / ".parts"
+    with Tiles.open(parts, PLAN) as tiles:
+        tiles.put("images-0", np.arange(6.0).reshape(2, 3))
+        tiles.put("images-1", np.ones(2))
+    with Tiles.open(parts, PLAN, resume=True) as tiles:
+        good = tiles.get("images-0")
+        assert good is not None
+        assert good.tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert tiles.get("images-2") is None
+        (path,) = parts.glob("images-1.*")
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        assert tiles.get("images-1") is None
+        assert not path.exists()
+
+
+def test_unfinished_work_is_neither_mixed_nor_lost(tmp_path: Path) -> None:
+    parts = tmp_path / "run" / ".parts"
+    with Tiles.open(parts, PLAN) as tiles:
+        tiles.put("images-0", np.ones(2))
+    with pytest.raises(RunError, match=r"unfinished run[\s\S]*--resume"), Tiles.open(parts, PLAN):
+        pass
+    other = PLAN | {"batch_size": 8}
+    with pytest.raises(RunError, match="batch_size 4, now it is 8"), Tiles.open(parts, other, resume=True):
+        pass
+    with Tiles.open(parts, PLAN, resume=True) as tiles:
+        assert tiles.get("images-0") is not None
+    with Tiles.open(parts, other, overwrite=True) as tiles:
+        assert tiles.get("images-0") is None
+
+
+def hold(parts: Path, ready: Any, release: Any) -> None:
+    with Tiles.open(parts, PLAN):
+        ready.set()
+        release.wait(30)
+
+
+def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> None:
+    parts = tmp_path / "run" / ".parts"
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    first = context.Process(target=hold, args=(parts, ready, release))
+    first.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(RunError, match=f"process {first.pid} on"), Tiles.open(parts, PLAN, resume=True):
+            pass
+    finally:
+        first.kill()
+        first.join()
+    with Tiles.open(parts, PLAN, resume=True):
+        pass
