@@ -17,16 +17,11 @@ def title(evaluation: Evaluation) -> str:
     """What was measured: a number is never shown without its protocol.
 
     Returns:
-        such as "flickr8k: 1,000 images x 5,000 captions, own captions are positives; ties pessimistic".
+        such as "own: 4 images x 8 captions, the whole data set; ...; ties pessimistic".
     """
-    e = evaluation
-    text = f"{e.protocol}: {e.n_images:,} images x {e.n_captions:,} captions, {e.description}; ties {e.ties}"
-    excluded = {side: n for side, n in e.excluded.items() if n}
-    if excluded:
-        text += "; excluded queries without a positive: " + ", ".join(
-            f"{n:,} {side}" for side, n in excluded.items()
-        )
-    return text
+    text = f"{evaluation.description}; ties {evaluation.ties}"
+    excluded = [f"{n:,} {side}" for side, n in evaluation.excluded.items() if n]
+    return text + (f"; excluded for want of a positive: {', '.join(excluded)}" if excluded else "")
 
 
 def _sections(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
@@ -43,7 +38,7 @@ def _sections(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
 
 
 def _label(name: str) -> str:
-    return name.replace("_", " ", 1).replace("_", " ")
+    return name.replace("_", " ")
 
 
 def evaluation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
@@ -52,33 +47,41 @@ def evaluation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     Args:
         evaluations: of Runs under one protocol (same gallery, same tie rule).
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     tables = []
     for number, (heading, columns) in enumerate(_sections(evaluations)):
-        above = f"{title(evaluations[0])}\n{heading}" if number == 0 else heading
-        table = Table(title=above, title_justify="left", title_style="bold", show_lines=len(evaluations) > 1)
-        table.add_column("run", overflow="fold")
+        above = f"{title(evaluations[0])}\n\n{heading}" if number == 0 else heading
+        table = Table(
+            title=above, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0
+        )
+        table.add_column("run", overflow="fold", min_width=7)
         for name in columns:
-            table.add_column(_label(name), justify="right", no_wrap=True)
+            head = "\n".join(name.split("_"))
+            table.add_column(head, justify="right", vertical="top", no_wrap=True)
         for e in evaluations:
-            cells = []
-            for name in columns:
-                if name not in e.values:
-                    cells.append("")
-                    continue
-                interval = e.intervals.get(name)
-                below = f"\n[dim]{_number(interval[0])}-{_number(interval[1])}[/dim]" if interval else ""
-                cells.append(f"{_number(e.values[name], name)}{below}")
-            table.add_row(e.run, *cells)
+            table.add_row(e.run, *(_cell(e, name) for name in columns))
         tables.append(table)
     return tables
 
 
-def _number(value: float, name: str = "") -> str:
+def _cell(e: Evaluation, name: str) -> str:
+    if name not in e.values:
+        return ""
+    value = _number(e.values[name], name)
+    if name not in e.intervals:
+        return value
+    low, high = (_number(edge, name, of_interval=True) for edge in e.intervals[name])
+    return f"{value}\n[dim]{low}-{high}[/dim]"
+
+
+def _number(value: float, name: str, *, of_interval: bool = False) -> str:
     if "MRR" in name:
         return f"{value:.3f}"
-    return f"{value:.2f}" if name and value < 1000 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+    if "rank" in name:
+        return f"{value:,.1f}"
+    return f"{value:.2f}" if not of_interval else f"{value:.0f}" if name == "rsum" else f"{value:.1f}"
 
 
 def markdown_table(evaluations: Sequence[Evaluation]) -> str:
@@ -93,7 +96,10 @@ def markdown_table(evaluations: Sequence[Evaluation]) -> str:
     for e in evaluations:
         cells = []
         for name in columns:
-            low, high = e.intervals[name]
-            cells.append(f"{_number(e.values[name], name)} [{_number(low)}, {_number(high)}]")
+            cell = _number(e.values[name], name)
+            if name in e.intervals:
+                low, high = (_number(edge, name, of_interval=True) for edge in e.intervals[name])
+                cell += f" [{low}, {high}]"
+            cells.append(cell)
         lines.append(f"| {e.run} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

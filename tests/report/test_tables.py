@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from tiir.data.dataset import Dataset
+from tiir.metrics.evaluate import Evaluation, evaluate
+from tiir.report.tables import evaluation_tables, markdown_table, title
+from tiir.scoring.run import Run
+
+
+def shown(evaluations: list[Evaluation], width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    for table in evaluation_tables(evaluations):
+        console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_values_and_intervals_stand_under_the_protocol(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    e = evaluate(run, data, "own", resamples=50)
+    text = shown([e, e], 100)
+    assert text.startswith("own: 12 images x 24 captions")
+    assert "ties pessimistic" in " ".join(text.split())
+    for name in ("i2t_R@1", "t2i_R@10"):
+        low, high = e.intervals[name]
+        assert f"{e.values[name]:.2f}" in text
+        assert f"{low:.1f}-{high:.1f}" in text
+    assert f"{e.values['t2i_MRR']:.3f}" in text
+    assert f"{e.values['i2t_median_rank']:.1f}" in text
+
+
+def test_80_columns_are_enough(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    text = shown([evaluate(run, data, "own", resamples=50)], 80)
+    assert "…" not in text
+    assert "ran" in text  # of the Run's name, folded
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_without_intervals(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    e = evaluate(run, data, "own", resamples=0)
+    assert f"{e.values['rsum']:.2f}" in shown([e], 100)
+    assert "[" not in markdown_table([e]).splitlines()[-1]
+
+
+def test_excluded_queries_are_in_the_title(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    lonely = Dataset("pets", "test", ["a", "b"], ["a0"], ["a cat"], np.array([0]))
+    from tiir.scoring.run import RunInfo
+
+    lonely_run = Run(RunInfo.about(lonely, "pets", "m"), scores=np.ones((2, 1), np.float32))
+    e = evaluate(lonely_run, lonely, "own", resamples=0, empty="exclude")
+    assert "1 i2t" in title(e)
+    assert "excluded" not in title(evaluate(run, data, "own", resamples=0))
+
+
+def test_markdown(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    e = evaluate(run, data, "own", resamples=50)
+    lines = markdown_table([e]).splitlines()
+    assert lines[0] == title(e)
+    low, high = e.intervals["i2t_R@1"]
+    assert lines[-1].startswith(f"| {e.run} | {e.values['i2t_R@1']:.2f} [{low:.1f}, {high:.1f}] |")
+    assert len({line.count("|") for line in lines[2:]}) == 1
