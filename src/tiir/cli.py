@@ -74,12 +74,9 @@ def _save(dataset: Dataset, out: Path, overwrite: bool) -> None:
     dataset.save(out, overwrite=overwrite)
     _print(f"{dataset!r} -> {out}")
     if dataset.skipped:
-        from collections import Counter
+        from tiir.data.build import Problems
 
-        kinds = Counter(row["kind"] for row in dataset.skipped)
-        _print(f"left out {len(dataset.skipped):,} records, listed in {out / 'skipped.parquet'}:")
-        for kind, n in kinds.most_common():
-            _print(f"  {n:,} {kind}")
+        _print(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
 
 
 def _free(out: Path, overwrite: bool) -> None:
@@ -178,7 +175,7 @@ def prepare_folder(
 @prepare_app.command("scenes")
 def prepare_scenes(
     out: Out,
-    split: Split = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split.")] = "test",
     n: Annotated[int | None, typer.Option(help="Number of pictures; 1,000 for test by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the pictures and captions.")] = 0,
     overwrite: Overwrite = False,

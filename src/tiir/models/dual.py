@@ -60,9 +60,10 @@ class TransformersDualEncoder:
         self._image_keys = _arguments(model.get_image_features)
         self._text_keys = _arguments(model.get_text_features)
         self.max_length = _max_length(model, self._tokenizer)
+        self._vocabulary: int | None = getattr(_text_config(model), "vocab_size", None)
         self._pad_to: int | None = None
         try:
-            self._check_widths()
+            self._dim = self._check()
             if self.max_length is not None and not self._trimming_is_exact():
                 self._pad_to = self.max_length
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as problem:
@@ -108,28 +109,34 @@ class TransformersDualEncoder:
 
     def encode_images(self, images: Sequence[Image], *, batch_size: int = 64) -> FloatArray:
         """Vectors of pictures, float32 (n, d), of length 1."""
-        starts = range(0, max(len(images), 1), batch_size)
-        return np.concatenate(
-            [self.encode_prepared(self.prepare(images[start : start + batch_size])) for start in starts]
-        )
+        embeds = np.empty((len(images), self._dim), np.float32)
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            embeds[batch] = self.encode_prepared(self.prepare(images[batch]))
+        return embeds
 
     def encode_captions(self, captions: Sequence[str], *, batch_size: int = 256) -> FloatArray:
         """Vectors of captions, float32 (n, d), of length 1.
 
-        Where padding changes nothing (see `info.captions`), captions are sorted by length and a batch is padded
-        to its longest only; elsewhere every caption is padded to the model's full length.
+        Where padding changes nothing (see `info.captions`), a batch holds captions of one length and no padding;
+        elsewhere every caption is padded to the model's full length.
         """
-        order = np.argsort(self.caption_lengths(captions), kind="stable")
-        batches = [order[start : start + batch_size] for start in range(0, max(len(order), 1), batch_size)]
-        found = np.concatenate(
-            [self._encode([captions[i] for i in batch], self._pad_to) for batch in batches]
-        )
-        embeds = np.empty_like(found)
-        embeds[order] = found
+        lengths = self.caption_lengths(captions)
+        limit = self._pad_to or self.max_length
+        if limit is not None:
+            lengths = np.full_like(lengths, limit) if self._pad_to else np.minimum(lengths, limit)
+        embeds = np.empty((len(captions), self._dim), np.float32)
+        for length in np.unique(lengths):
+            bucket = np.flatnonzero(lengths == length)
+            for start in range(0, len(bucket), batch_size):
+                batch = bucket[start : start + batch_size]
+                embeds[batch] = self._encode([captions[i] for i in batch], self._pad_to)
         return embeds
 
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
         """Tokens of each caption before the model's limit cuts it, (n,)."""
+        if not captions:
+            return np.empty(0, np.int64)
         tokens = self._tokenizer(list(captions), truncation=False, padding=False, verbose=False)["input_ids"]
         return np.fromiter(map(len, tokens), np.int64, len(tokens))
 
@@ -142,6 +149,11 @@ class TransformersDualEncoder:
             max_length=self.max_length,
             return_tensors="pt",
         )
+        if self._vocabulary is not None and int(tokens["input_ids"].max()) >= self._vocabulary:
+            raise ModelError(
+                f"the tokenizer gives token {int(tokens['input_ids'].max())}, the model has {self._vocabulary}",
+                hint="the tokenizer files belong to another model",
+            )
         inputs = {key: value.to(self._device) for key, value in tokens.items() if key in self._text_keys}
         return self._unit(self._model.get_text_features, inputs)
 
@@ -163,12 +175,17 @@ class TransformersDualEncoder:
         unit: FloatArray = (vectors / lengths).cpu().numpy()
         return unit
 
-    def _check_widths(self) -> None:
+    def _check(self) -> int:
+        # The width of both sides, which must be one; and captions must not all look the same to the model.
         from PIL import Image
 
-        shapes = self.encode_images([Image.new("RGB", (64, 48))]).shape, self._encode(PROBES[:1], None).shape
-        if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
-            raise ValueError(f"an image gives an array {shapes[0]}, a caption {shapes[1]}")
+        shape = self.encode_prepared(self.prepare([Image.new("RGB", (64, 48))])).shape
+        captions = [self._encode([probe], None) for probe in PROBES]
+        if len(shape) != 2 or shape != captions[0].shape:
+            raise ValueError(f"an image gives an array {shape}, a caption {captions[0].shape}")
+        if all(np.array_equal(captions[0], other) for other in captions):
+            raise ValueError("every caption gets the same vector (the end token may not be the model's)")
+        return int(shape[1])
 
     def _trimming_is_exact(self) -> bool:
         # Measured on this very model, in float32, not believed of its kind: SigLIP has no mask and sees its padding.
@@ -243,9 +260,13 @@ def _arguments(function: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(function).parameters)
 
 
+def _text_config(model: Any) -> Any:
+    return getattr(model.config, "text_config", model.config)
+
+
 def _max_length(model: Any, tokenizer: Any) -> int | None:
     # The tokenizer's limit, unless it has none (a huge number) or the model's positions end before it.
-    text = getattr(model.config, "text_config", model.config)
+    text = _text_config(model)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and "roberta" in text.model_type:  # it counts positions from pad_token_id + 1
         positions -= text.pad_token_id + 1

@@ -63,7 +63,12 @@ def new_clip(
         model_max_length=text_length,
         model_input_names=["input_ids", "attention_mask"],
     )
-    side = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+    side = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_attention_heads": heads,
+        "hidden_act": "gelu",  # several times faster on CPUs than CLIP's quick_gelu
+    }
     config = CLIPConfig(
         text_config=side
         | {

@@ -48,7 +48,7 @@ def score_dual(
     """Embed every image and every distinct caption, and write a Run.
 
     Pictures are decoded and prepared by threads while the model works on earlier ones. Captions are sorted by
-    length, so that a batch holds captions of nearly one length. Each batch is a tile on disk: a killed run
+    length, so that a tile holds captions of few lengths. Each batch is a tile on disk: a killed run
     continues with `resume` and ends with the same bytes.
 
     Args:

@@ -409,8 +409,8 @@ def _texture(draw: ImageDraw.ImageDraw, backdrop: str, rng: Random, ground: RGB,
     size = SIDE * SCALE
     dark, light = _mix(ground, (0, 0, 30), 0.16), _mix(ground, (255, 255, 255), 0.3)
     if backdrop == "road":
-        for x in range(-20, size, 60):
-            draw.rectangle([x, size * 0.78, x + 34, size * 0.8], (238, 232, 214))
+        for dash in range(-20, size, 60):
+            draw.rectangle([dash, size * 0.78, dash + 34, size * 0.8], (238, 232, 214))
         return
     for _ in range(14):
         x, y = rng.uniform(0, size), rng.uniform(line + 0.08 * size, size)
