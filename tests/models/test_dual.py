@@ -13,7 +13,13 @@ from tiir.errors import ModelError
 from tiir.models import load
 from tiir.models.dual import TransformersDualEncoder
 
-CAPTIONS = ["a dog", "two people on the grass with a red dog", "cat", "the man sits in the street " * 3, "a dog"]
+CAPTIONS = [
+    "a dog",
+    "two people on the grass with a red dog",
+    "cat",
+    "the man sits in the street " * 3,
+    "a dog",
+]
 
 
 def bert_tokenizer(out: Path) -> transformers.PreTrainedTokenizerBase:
@@ -51,7 +57,9 @@ def tiny_vision_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("vision-text")
     vision = transformers.ViTConfig(**SMALL, image_size=32, patch_size=16)
     text = transformers.BertConfig(**SMALL, vocab_size=40, max_position_embeddings=40)
-    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=32)
+    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision, text, projection_dim=32
+    )
     images = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
     return save(transformers.VisionTextDualEncoderModel(config), bert_tokenizer(out), images, out)
 
@@ -77,7 +85,10 @@ MODELS = ["tiny_clip", "tiny_siglip", "tiny_vision_text", "tiny_chinese_clip"]
 @pytest.fixture
 def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 256, size, np.uint8)) for size in [(40, 50, 3), (33, 32, 3), (20, 60, 3)]]
+    return [
+        Image.fromarray(rng.integers(0, 256, size, np.uint8))
+        for size in [(40, 50, 3), (33, 32, 3), (20, 60, 3)]
+    ]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -152,7 +163,9 @@ def test_hub_id_without_a_network() -> None:
 
 def test_not_a_dual_encoder(tmp_path: Path) -> None:
     config = transformers.BertConfig(**SMALL, vocab_size=40)
-    save(transformers.BertModel(config), bert_tokenizer(tmp_path), transformers.CLIPImageProcessor(), tmp_path)
+    save(
+        transformers.BertModel(config), bert_tokenizer(tmp_path), transformers.CLIPImageProcessor(), tmp_path
+    )
     with pytest.raises(ModelError, match="BertModel, not a dual encoder"):
         load(str(tmp_path))
 

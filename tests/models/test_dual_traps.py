@@ -62,7 +62,7 @@ def test_weights_that_are_not_numbers(copy: Path) -> None:
 def test_a_directory_without_its_tokenizer(copy: Path) -> None:
     for path in copy.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="its tokenizer knows no word"):
         load(str(copy))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -16,7 +17,8 @@ import transformers
 from PIL import Image
 
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError, ImageError, RunError
+from tiir.errors import ConfigError, DataError, ImageError, RunError
+from tiir.io import sha256_file
 from tiir.models import load
 from tiir.scoring.dense import score_dual
 from tiir.scoring.run import Run
@@ -76,6 +78,72 @@ def test_out_is_not_overwritten_by_accident(noise: Path, tiny_clip: Path, tmp_pa
     score_dual(model, data, noise, tmp_path / "run", overwrite=True)
 
 
+def test_resume_of_a_finished_run_is_nothing_to_do(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data, model, out = Dataset.load(noise), load(str(tiny_clip)), tmp_path / "run"
+    score_dual(model, data, noise, out, batch_size=8)
+    written = (out / "run.json").read_bytes()
+    (out / ".parts").mkdir()  # killed after the last write, before the tiles were removed
+    again = score_dual(model, data, noise, out, batch_size=8, resume=True)
+    assert again.info.images == 40
+    assert (out / "run.json").read_bytes() == written
+    assert not (out / ".parts").exists()
+    with pytest.raises(RunError, match="finished Run, made otherwise"):
+        score_dual(model, data, noise, out, batch_size=4, resume=True)
+
+
+def test_resume_of_another_plan_names_what_differs(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data, model = Dataset.load(noise), load(str(tiny_clip))
+    (tmp_path / "run").mkdir()
+    shutil.copytree(noise.parent / "images", tmp_path / "images")
+    (tmp_path / "images" / "20.png").write_bytes(b"no picture")
+    broken = replace(data, image_root=tmp_path / "images")
+    with pytest.raises(ImageError):
+        score_dual(model, broken, noise, tmp_path / "run", batch_size=4)
+    with pytest.raises(RunError, match="begun with batch_size 4, now it is 8"):
+        score_dual(model, data, noise, tmp_path / "run", batch_size=8, resume=True)
+    half = load(str(tiny_clip), precision="bfloat16")
+    with pytest.raises(RunError, match="begun with precision 'float32', now it is 'bfloat16'"):
+        score_dual(half, data, noise, tmp_path / "run", batch_size=4, resume=True)
+    with pytest.raises(RunError, match="begun with dataset"):
+        score_dual(model, data.subset(range(3)), noise, tmp_path / "run", batch_size=4, resume=True)
+    with pytest.raises(RunError, match=r"unfinished run[\s\S]*--resume"):
+        score_dual(model, data, noise, tmp_path / "run", batch_size=4)
+    score_dual(model, data, noise, tmp_path / "run", batch_size=8, overwrite=True)
+
+
+def test_a_damaged_tile_is_computed_again(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data, model = Dataset.load(noise), load(str(tiny_clip))
+    whole = score_dual(model, data, noise, tmp_path / "whole", batch_size=4)
+    shutil.copytree(noise.parent / "images", tmp_path / "images")
+    (tmp_path / "images" / "39.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"39\.png"):
+        score_dual(
+            model, replace(data, image_root=tmp_path / "images"), noise, tmp_path / "run", batch_size=4
+        )
+    tile = next((tmp_path / "run" / ".parts").glob("images-000003.*"))
+    tile.write_bytes(tile.read_bytes()[:-4] + b"\0\0\x80?")
+    resumed = score_dual(model, data, noise, tmp_path / "run", batch_size=4, resume=True)
+    assert resumed.image_embeds is not None
+    assert whole.image_embeds is not None
+    assert resumed.image_embeds.tobytes() == whole.image_embeds.tobytes()
+
+
+def test_a_picture_exchanged_since_it_was_prepared(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    data = Dataset.load(noise)
+    hashes = [sha256_file(data.image_path(i)) for i in range(data.n_images)]
+    data = replace(data, image_columns={"sha256": hashes})
+    score_dual(load(str(tiny_clip)), data, noise, tmp_path / "run")
+    hashes[7] = hashes[8]
+    with pytest.raises(ImageError, match=r"'7\.png'.* has changed"):
+        score_dual(load(str(tiny_clip)), data, noise, tmp_path / "other")
+
+
+def test_options_below_one(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    for option in ("batch_size", "workers"):
+        with pytest.raises(ConfigError, match="it must be at least 1"):
+            score_dual(load(str(tiny_clip)), Dataset.load(noise), noise, tmp_path / "run", **{option: 0})
+
+
 def test_a_data_set_without_images_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
     data = Dataset("pets", "test", ["a"], ["a0"], ["a cat"], np.array([0]))
     with pytest.raises(DataError, match="without images"):
@@ -110,22 +178,31 @@ main(["score", *sys.argv[1:], "--batch-size", "1"])
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    noise: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
     def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
         arguments = [sys.executable, "-c", SCORE, str(tiny_clip), str(noise), "--out", str(out), *more]
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     undisturbed = start(tmp_path / "whole")
     assert undisturbed.wait(120) == 0
+
+    def tiles() -> int:
+        try:
+            return sum(name.endswith(".npy") for name in os.listdir(out / ".parts"))
+        except FileNotFoundError:  # not begun, or finished
+            return 0
+
     rng, out = random.Random(0), tmp_path / "killed"
     kills = unfinished = 0
     while not (out / "run.json").exists() and kills < 8:
         process = start(out, *(["--resume"] if (out / ".parts").exists() else []))
-        already = len(list((out / ".parts").glob("*.npy")))
+        already = tiles()
         deadline = time.monotonic() + 60
         goal = already + rng.randrange(1, 25)  # a moment somewhere within the work, not within the imports
         while process.poll() is None and time.monotonic() < deadline:
-            if len(list((out / ".parts").glob("*.npy"))) >= goal:
+            if tiles() >= goal:
                 process.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.001)
@@ -154,8 +231,13 @@ def test_200_real_photos_equal_a_plain_loop(shared: Path, tiny_clip: Path, tmp_p
     processor = transformers.AutoImageProcessor.from_pretrained(tiny_clip)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_clip)
     with torch.no_grad():
-        tokens = tokenizer(list(data.captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        texts = [model.get_text_features(**{k: v[i : i + 1] for k, v in tokens.items()}).pooler_output for i in range(1000)]
+        tokens = tokenizer(
+            list(data.captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        )
+        texts = [
+            model.get_text_features(**{k: v[i : i + 1] for k, v in tokens.items()}).pooler_output
+            for i in range(1000)
+        ]
         pixels = (processor(Image.open(data.image_path(i)), return_tensors="pt") for i in range(200))
         pictures = [model.get_image_features(**p).pooler_output for p in pixels]
     a, b = (torch.nn.functional.normalize(torch.cat(side), dim=-1) for side in (pictures, texts))

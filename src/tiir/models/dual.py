@@ -25,7 +25,7 @@ from tiir.models.base import ModelInfo
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Precision", "TransformersDualEncoder"]
+__all__ = ["Precision", "TransformersDualEncoder", "caption_limit", "load_parts"]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FloatArray = npt.NDArray[np.float32]
@@ -55,11 +55,11 @@ class TransformersDualEncoder:
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         self._device = _device(device)
         self._dtype = torch.float32
-        model, self._images, self._tokenizer = _load(name, revision)
+        model, self._images, self._tokenizer = load_parts(name, revision)
         self._model = model.to(self._device).eval()
         self._image_keys = _arguments(model.get_image_features)
         self._text_keys = _arguments(model.get_text_features)
-        self.max_length = _max_length(model, self._tokenizer)
+        self.max_length = caption_limit(model, self._tokenizer)
         self._vocabulary: int | None = getattr(_text_config(model), "vocab_size", None)
         self._pad_to: int | None = None
         try:
@@ -210,7 +210,16 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _load(name: str, revision: str | None) -> tuple[Any, Any, Any]:
+def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
+    """Read a dual encoder's model, image processor and tokenizer.
+
+    Args:
+        name: hub id or directory.
+        revision: of a hub model.
+
+    Raises:
+        ModelError: missing, damaged, incomplete, or no dual encoder.
+    """
     local = Path(name).is_dir()
     if local and revision is not None:
         raise ModelError(
@@ -249,9 +258,12 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any, Any]:
             f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
             hint="the checkpoint is incomplete or of another architecture",
         )
-    if tokenizer.pad_token is None or len(tokenizer("a dog")["input_ids"]) == 0:
+    # It also makes an empty tokenizer where the files are missing.
+    known = {token for ids in tokenizer(list(PROBES))["input_ids"] for token in ids}
+    if tokenizer.pad_token is None or known <= set(tokenizer.all_special_ids):
+        lack = "has no padding token" if tokenizer.pad_token is None else "knows no word"
         raise ModelError(
-            f"{name} has no usable tokenizer", hint="copy its tokenizer files into the directory"
+            f"{name}: its tokenizer {lack}", hint="copy all its tokenizer files into the directory"
         )
     return model, images, tokenizer
 
@@ -264,8 +276,8 @@ def _text_config(model: Any) -> Any:
     return getattr(model.config, "text_config", model.config)
 
 
-def _max_length(model: Any, tokenizer: Any) -> int | None:
-    # The tokenizer's limit, unless it has none (a huge number) or the model's positions end before it.
+def caption_limit(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that a caption can have: the tokenizer's limit, or the model's positions where they end before it."""
     text = _text_config(model)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and "roberta" in text.model_type:  # it counts positions from pad_token_id + 1

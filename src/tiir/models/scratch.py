@@ -7,6 +7,8 @@ from pathlib import Path
 
 __all__ = ["new_clip"]
 
+WORD_END = "</w>"
+
 
 def new_clip(
     captions: Iterable[str],
@@ -34,22 +36,42 @@ def new_clip(
         image_layers, text_layers: depth.
         seed: of the weights.
     """
+    import json
+
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
     # CLIPTextModel takes an end token of id 2 for a mistake of old checkpoints and pools elsewhere: end is not 2.
     special = ["<pad>", "<unknown>", "<start>", "<end>"]
-    bpe = Tokenizer(models.BPE(unk_token="<unknown>", end_of_word_suffix="</w>"))
+    bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    bpe.decoder = decoders.BPEDecoder(suffix="</w>")
+    texts = list(captions)
+    letters = sorted({letter for text in texts for letter in bpe.normalizer.normalize_str(text)} - {" "})
+    # The trainer numbers letters at a word's end in an order that changes from run to run. Named beforehand (as
+    # special tokens, which the final tokenizer does not take over) they and all merges are always the same.
     bpe.train_from_iterator(
-        captions,
+        texts,
         trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=special, end_of_word_suffix="</w>", show_progress=False
+            vocab_size=vocabulary,
+            special_tokens=[*special, *(letter + WORD_END for letter in letters)],
+            initial_alphabet=letters,
+            end_of_word_suffix=WORD_END,
+            show_progress=False,
         ),
     )
+    learned = json.loads(bpe.to_str())["model"]
+    bpe.model = models.BPE(
+        learned["vocab"],
+        [(left, right) for left, right in learned["merges"]],
+        unk_token="<unknown>",
+        end_of_word_suffix=WORD_END,
+    )
+    rules = (bpe.normalizer, bpe.pre_tokenizer)
+    bpe = Tokenizer(bpe.model)
+    bpe.normalizer, bpe.pre_tokenizer = rules
+    bpe.decoder = decoders.BPEDecoder(suffix=WORD_END)
     start, end = bpe.token_to_id("<start>"), bpe.token_to_id("<end>")
     bpe.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]

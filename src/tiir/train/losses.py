@@ -34,5 +34,7 @@ def contrastive_loss(
     logits = scale * texts @ images.T  # (M, B)
     itself = torch.arange(len(owner), device=owner.device)
     siblings = (owner[:, None] == owner[None, :]) & (itself[:, None] != itself[None, :])  # (M, M)
-    found_by_image = logits.T[owner].masked_fill(siblings, float("-inf"))  # (M, M): each caption's image, all captions
+    found_by_image = logits.T[owner].masked_fill(
+        siblings, float("-inf")
+    )  # (M, M): each caption's image, all captions
     return (F.cross_entropy(logits, owner) + F.cross_entropy(found_by_image, itself)) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoTokenizer,
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, MissingExtraError, ModelError
+from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError
+from tiir.io import write_json
 from tiir.metrics.ranks import rank_embeddings
 from tiir.metrics.recall import recall
+from tiir.models.dual import caption_limit, load_parts
 from tiir.models.scratch import new_clip
 from tiir.train.config import TrainConfig
 from tiir.train.losses import contrastive_loss
@@ -33,6 +31,7 @@ from tiir.train.pairs import Collator, Pairs
 __all__ = ["train_clip"]
 
 BATCH = 128  # of the evaluation
+LONGEST = 512  # tokens of a caption, where neither tokenizer nor model has a limit
 
 
 def train_clip(
@@ -45,91 +44,126 @@ def train_clip(
 ) -> Path:
     """Fine-tune a dual encoder, or train a small CLIP from scratch, with the contrastive loss.
 
+    Under torchrun each process takes its share of a batch, and the negatives of a pair are those of its process.
+
     Args:
         dataset: training pictures and captions.
         config: the model to start from and TrainingArguments.
-        out: directory to write the model into; checkpoints and logs go to `out/checkpoints`.
+        out: directory to write the model into; checkpoints and TensorBoard logs go to `out/checkpoints`,
+            losses and recalls to `out/history.json`.
         validation: scored after every epoch; the model with the best rsum is kept. The last one if None.
-        resume: continue from the last checkpoint in `out`.
+        resume: continue from the last whole checkpoint in `out`, from the start if there is none.
 
     Returns:
         `out`, an ordinary model directory.
 
     Raises:
         MissingExtraError: accelerate is not installed.
-        ConfigError: TrainingArguments refuses an argument, or `out` holds checkpoints and `resume` is False.
-        ModelError: the model to start from cannot be loaded.
+        ConfigError: a wrong training argument, or `out` holds checkpoints and `resume` is False.
+        DataError: no captions to train on.
+        ModelError: the model to start from cannot be loaded, or has no temperature to learn.
     """
     if find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train")
+    if not dataset.n_captions:
+        raise DataError(f"{dataset!r} has no captions to train on")
     checkpoints = out / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    last = _last_checkpoint(checkpoints)
     if last and not resume:
-        raise ConfigError(f"{out} holds checkpoints of an earlier training", hint="continue it with --resume")
+        raise ConfigError(
+            f"{out} holds checkpoints of an earlier training",
+            hint="continue it with --resume, or choose another --out",
+        )
     arguments = _arguments(config, checkpoints, validates=validation is not None)
     set_seed(arguments.seed)
     start = config.model
-    if start is None:
-        assert config.scratch is not None
+    if config.scratch is not None:
         start = str(out / "scratch")
         new_clip(dataset.captions, Path(start), seed=arguments.seed, **config.scratch.model_dump())
-    try:
-        model = AutoModel.from_pretrained(start)
-        images = AutoImageProcessor.from_pretrained(start)
-        tokenizer = AutoTokenizer.from_pretrained(start)
-    except (OSError, ValueError) as problem:
-        raise ModelError(f"cannot load {start} to train it: {problem}") from None
-    if not hasattr(model, "get_image_features"):
+    assert start is not None
+    model, images, tokenizer = load_parts(start)
+    if not (hasattr(model, "logit_scale") or hasattr(model, "temperature")):
         raise ModelError(
-            f"{start} is a {type(model).__name__}, not a dual encoder", hint="start from a CLIP-type model"
+            f"{start} is a {type(model).__name__} without a temperature", hint="start from a CLIP-type model"
         )
 
     def prepare(picture: Any) -> Tensor:
         pixels: Tensor = images(picture, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    stops = [] if config.early_stopping is None else [EarlyStoppingCallback(config.early_stopping)]
-    text = getattr(model.config, "text_config", model.config)
-    length = min(tokenizer.model_max_length, text.max_position_embeddings)
-    collator = Collator(tokenizer, length)
     pairs = Pairs(dataset, prepare, captions=config.captions, seed=arguments.seed, cache=config.cache_images)
+    callbacks: list[TrainerCallback] = [_Turns(pairs)]
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(config.early_stopping))
     trainer = _ContrastiveTrainer(
-        model=model,
+        model=_Towers(model),
         args=arguments,
         train_dataset=pairs,
         eval_dataset=None if validation is None else Pairs(validation, prepare, cache=config.cache_images),
-        data_collator=collator,
-        callbacks=[_Turns(pairs), *stops],
+        data_collator=Collator(tokenizer, caption_limit(model, tokenizer) or LONGEST),
+        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=last)
-    for part in (trainer.model, images, tokenizer):
-        part.save_pretrained(out)
-    history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
-    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    if trainer.is_world_process_zero():
+        model.to(getattr(torch, config.weights))
+        for part in (model, images, tokenizer):
+            part.save_pretrained(out)
+        history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
+        write_json(out / "history.json", history)
     return out
 
 
+def _last_checkpoint(folder: Path) -> str | None:
+    # The Trainer writes trainer_state.json last: a checkpoint without it was cut off by a kill.
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
 def _arguments(config: TrainConfig, checkpoints: Path, *, validates: bool) -> TrainingArguments:
+    if config.early_stopping is not None and not validates:
+        raise ConfigError("early_stopping needs a validation split", hint="give --validation")
     defaults: dict[str, Any] = {
-        "output_dir": str(checkpoints),
         "save_strategy": "epoch",
         "eval_strategy": "epoch" if validates else "no",
+        "save_total_limit": 2,
+        "logging_steps": 50,
+        "report_to": ["tensorboard"] if find_spec("tensorboard") else [],
+    }
+    ours: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "remove_unused_columns": False,
         "load_best_model_at_end": validates,
         "metric_for_best_model": "rsum" if validates else None,
-        "save_total_limit": 2,
-        "remove_unused_columns": False,
-        "report_to": ["tensorboard"] if find_spec("tensorboard") else [],
-        "logging_steps": 50,
     }
-    reserved = {"output_dir", "remove_unused_columns"} & config.training.keys()
-    if reserved:
-        raise ConfigError(f"training.{reserved.pop()} cannot be set", hint="the output folder is --out")
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    given = {}
+    for key, value in config.training.items():
+        if key in ours:
+            raise ConfigError(f"training.{key} cannot be set: the training decides it", hint="remove it")
+        if key not in fields:
+            raise ConfigError(
+                f"unknown key training.{key}", hint="the keys are those of transformers.TrainingArguments"
+            )
+        given[key] = _number(key, value, fields[key].default)
     try:
-        return TrainingArguments(**{**defaults, **config.training})
+        return TrainingArguments(**{**defaults, **given, **ours})
     except (TypeError, ValueError) as problem:
-        raise ConfigError(
-            f"training: {problem}", hint="the keys are those of transformers.TrainingArguments"
-        ) from None
+        raise ConfigError(f"training: {problem}") from None
+
+
+def _number(key: str, value: Any, default: Any) -> Any:
+    # TrainingArguments takes any type and fails much later; YAML reads 1e-3 as text.
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ConfigError(f"training.{key} is {value!r}", hint="true or false")
+        return value
+    if isinstance(default, (int, float)):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"training.{key} is {value!r}", hint="it must be a number") from None
+        return int(number) if number.is_integer() and isinstance(default, int) else number
+    return value
 
 
 class _Turns(TrainerCallback):  # type: ignore[misc]
@@ -142,54 +176,64 @@ class _Turns(TrainerCallback):  # type: ignore[misc]
         self.pairs.epoch = int(state.epoch)
 
 
-class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
-    """Trainer with the contrastive loss, and recall on the whole validation split as its evaluation."""
+class _Towers(torch.nn.Module):
+    """Both towers as one forward pass, so that data parallel wrappers see it."""
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        inputs = dict(inputs)
-        owner, pixels = inputs.pop("owner"), inputs.pop("pixel_values")
-        core = self.accelerator.unwrap_model(model)
-        image_embeds = _tensor(core.get_image_features(pixel_values=pixels))
-        text_embeds = _tensor(core.get_text_features(**inputs))
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of the pictures (B, d), of the captions (M, d), and the inverse temperature."""
+        model = self.model
         scale = (
-            core.logit_scale.exp().clamp(max=100) if hasattr(core, "logit_scale") else 1 / core.temperature
+            model.logit_scale.exp().clamp(max=100) if hasattr(model, "logit_scale") else 1 / model.temperature
         )
-        loss = contrastive_loss(image_embeds, text_embeds, scale, owner)
-        return (loss, {"loss": loss}) if return_outputs else loss
+        return self.images(pixel_values), self.captions(tokens), scale
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        metrics = {
-            f"{metric_key_prefix}_{k}": v
-            for k, v in _validate(self.model, self.eval_dataset, self.data_collator).items()
-        }
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def images(self, pixel_values: Tensor) -> Tensor:
+        return _tensor(self.model.get_image_features(pixel_values=pixel_values))
 
-
-@torch.inference_mode()
-def _validate(model: Any, pairs: Pairs, collator: Collator) -> dict[str, float]:
-    model.eval()
-    data, device = pairs.dataset, model.device
-    images, texts = [], []
-    for start in range(0, data.n_images, BATCH):
-        rows = range(start, min(start + BATCH, data.n_images))
-        pixels = torch.stack([pairs.pixels(image) for image in rows]).to(device)
-        images.append(_tensor(model.get_image_features(pixel_values=pixels)))
-    for start in range(0, data.n_captions, BATCH):
-        tokens = collator.tokens(data.captions[start : start + BATCH]).to(device)
-        texts.append(_tensor(model.get_text_features(**tokens)))
-    sides = [
-        torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy()
-        for side in (images, texts)
-    ]
-    model.train()
-    return recall(rank_embeddings(sides[0], sides[1], data.positives))
+    def captions(self, tokens: dict[str, Tensor]) -> Tensor:
+        return _tensor(self.model.get_text_features(**tokens))
 
 
 def _tensor(features: Any) -> Tensor:
     # transformers 5 gives an output object, transformers 4 the tensor itself.
     tensor: Tensor = features if isinstance(features, Tensor) else features.pooler_output
     return tensor
+
+
+class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
+    """Trainer with the contrastive loss, and recall on the whole validation split as its evaluation."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], **_: Any) -> Tensor:
+        tokens = {key: value for key, value in inputs.items() if key not in ("pixel_values", "owner")}
+        image_embeds, text_embeds, scale = model(inputs["pixel_values"], tokens)
+        return contrastive_loss(image_embeds, text_embeds, scale, inputs["owner"])
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        towers = self.accelerator.unwrap_model(self.model)
+        values = _validate(towers, self.eval_dataset, self.data_collator)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in values.items()}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+@torch.no_grad()
+def _validate(towers: _Towers, pairs: Pairs, collator: Collator) -> dict[str, float]:
+    towers.eval()
+    data, device = pairs.dataset, towers.model.device
+    images, texts = [], []
+    for start in range(0, data.n_images, BATCH):
+        rows = range(start, min(start + BATCH, data.n_images))
+        images.append(towers.images(torch.stack([pairs.pixels(image) for image in rows]).to(device)))
+    for start in range(0, data.n_captions, BATCH):
+        texts.append(towers.captions(collator.tokens(data.captions[start : start + BATCH]).to(device)))
+    image_embeds, text_embeds = (
+        torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy()
+        for side in (images, texts)
+    )
+    towers.train()
+    return recall(rank_embeddings(image_embeds, text_embeds, data.positives))

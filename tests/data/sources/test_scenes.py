@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tiir.data.dataset import Dataset
 from tiir.data.sources import scenes
-from tiir.data.sources.scenes_draw import COLOURS, KINDS, PLACES, SIDE, render, sample_scene
+from tiir.data.sources.scenes_draw import SIDE, render
 from tiir.data.sources.scenes_text import (
     ABSTRACT,
     CONTENT,
@@ -24,6 +24,7 @@ from tiir.data.sources.scenes_text import (
     slips,
     write_caption,
 )
+from tiir.data.sources.scenes_world import COLOURS, KINDS, PLACES, sample_scene
 from tiir.errors import DataError
 
 N = 400
@@ -150,7 +151,9 @@ def test_wrong_colours_are_said_and_not_drawn(data):
 def shows(data: Dataset, image: int, text: str) -> bool:
     """Read an underspecified caption as a person would, apart from the code that wrote it."""
     found = things(data, image)
-    words = next((key for key, phrases in WHERE.items() if any(text.endswith(phrase) for phrase in phrases)), None)
+    words = next(
+        (key for key, phrases in WHERE.items() if any(text.endswith(phrase) for phrase in phrases)), None
+    )
     if words and backdrop(data, image) != words:
         return False
     if match := re.match(r"something (\w+) ", text):
@@ -164,7 +167,9 @@ def shows(data: Dataset, image: int, text: str) -> bool:
     noun = next(
         kind
         for kind, nouns in NOUNS.items()
-        if any(re.match(rf"({'|'.join(NUMBERS.get(number, ('an?',)))}) {noun}s?( |$)", text) for noun in nouns)
+        if any(
+            re.match(rf"({'|'.join(NUMBERS.get(number, ('an?',)))}) {noun}s?( |$)", text) for noun in nouns
+        )
     )
     return any(thing["kind"] == noun and thing["count"] == number for thing in found)
 

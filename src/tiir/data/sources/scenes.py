@@ -14,8 +14,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from tiir.data.dataset import Dataset
-from tiir.data.sources.scenes_draw import SIDE, Scene, render, sample_scene
+from tiir.data.sources.scenes_draw import SIDE, render
 from tiir.data.sources.scenes_text import ANNOTATORS, Facts, write_caption
+from tiir.data.sources.scenes_world import Scene, sample_scene
 from tiir.errors import DataError
 from tiir.progress import track
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from random import Random
 
-from tiir.data.sources.scenes_draw import COLOURS, KINDS, Group, Scene
+from tiir.data.sources.scenes_world import COLOURS, KINDS, Group, Scene
 
 __all__ = ["ANNOTATORS", "CONTENT", "FAULTS", "SEVERAL", "Caption", "Facts", "slips", "write_caption"]
 
@@ -71,14 +71,16 @@ ABSTRACT = [
 _PHRASES = [*NOUNS.values(), *ADJECTIVES.values(), *SPOTS.values(), *WHERE.values(), tuple(COLOURS)]
 _LONG = {part for phrases in _PHRASES for phrase in phrases for part in phrase.split() if len(part) >= 4}
 _PLURALS = {f"{word}s" for words in NOUNS.values() for word in words if len(word) >= 4 and " " not in word}
-CONTENT = (_LONG | _PLURALS) - set("side halfway across after under dark huge home homes plain sand fishs aircrafts".split())
+_PLAIN = "side halfway across after under dark huge home homes plain sand fishs aircrafts"
+CONTENT = (_LONG | _PLURALS) - set(_PLAIN.split())
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_REAL = set(  # words that are one slip away from a content word
+_ONE_SLIP_AWAY = (  # words that are one slip away from a content word
     "balk bals bid bids  birr birrs brid back lack bleu blur blu bat bats boa boas boar boars boast bot bots clod clou "
     "center desserts dessert dick dicks dock filed fied gass grads hose hoses housed housse kit kits kited kie kire larger lager "
     "let loft mon mono monos mons moo moor moos muddle nigh nought punk pin ponk pane panes plan plans planed riad rad rod "
-    "scarlett shop shops sip sips sow stat stats tsar tsars sari ten tens tet tee tees treed tre whit whiter".split()
+    "scarlett shop shops sip sips sow stat stats tsar tsars sari ten tens tet tee tees treed tre whit whiter"
 )
+_REAL = frozenset(_ONE_SLIP_AWAY.split())
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Facts:
     """Which pictures of a split show what, to tell whether a wording fits one of them or several.
 
     Example:
-        >>> from tiir.data.sources.scenes_draw import sample_scene
+        >>> from tiir.data.sources.scenes_world import sample_scene
         >>> scenes = [sample_scene(Random(0))]
         >>> Facts(scenes).fits([("backdrop", "", scenes[0].backdrop)])
         1
@@ -261,9 +263,7 @@ def _say(
     where = rng.choice(WHERE[scene.backdrop]) if backdrop else ""
     parts = []
     for kind, details in said.items():
-        thing = _thing(
-            rng, groups[kind], details, colours[kind], article=annotator != 2, synonyms=synonyms
-        )
+        thing = _thing(rng, groups[kind], details, colours[kind], article=annotator != 2, synonyms=synonyms)
         spot = rng.choice(SPOTS[groups[kind].place]) if "place" in details else ""
         verb = "there is" if groups[kind].count == 1 else "there are"
         by_place = spot and annotator == 1

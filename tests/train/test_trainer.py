@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from tiir.data.dataset import Dataset
+from tiir.data.sources import scenes
+from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError
+from tiir.metrics.ranks import rank_embeddings
+from tiir.metrics.recall import recall
+from tiir.models import load
+from tiir.train import trainer as module
+from tiir.train.config import TrainConfig
+from tiir.train.trainer import train_clip
+
+SMALL = {"width": 32, "heads": 2, "image_layers": 1, "text_layers": 1, "image_size": 32, "patch_size": 8}
+N = 240
+
+
+def config(**changes) -> TrainConfig:
+    training = {
+        "num_train_epochs": 12,
+        "per_device_train_batch_size": 40,
+        "learning_rate": 4e-3,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "logging_steps": 6,
+    }
+    training |= changes.pop("training", {})
+    return TrainConfig(**{"scratch": SMALL, "cache_images": True, "training": training} | changes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("scenes")
+    for split, n in [("train", N), ("val", 50)]:
+        scenes.prepare(root / split, split=split, n=n).save(root / split)
+    return root / "train", root / "val"
+
+
+@pytest.fixture(scope="module")
+def trained(splits, tmp_path_factory) -> Path:
+    train, val = map(Dataset.load, splits)
+    return train_clip(train, config(), out=tmp_path_factory.mktemp("model"), validation=val)
+
+
+def rsum(model: Path, data: Dataset) -> float:
+    encoder = load(str(model), device="cpu")
+    images = encoder.encode_images([data.image(i) for i in range(data.n_images)])
+    captions = encoder.encode_captions(data.captions)
+    return recall(rank_embeddings(images, captions, data.positives))["rsum"]
+
+
+def test_it_learns(splits, trained):
+    train, _ = map(Dataset.load, splits)
+    history = json.loads((trained / "history.json").read_text())
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+    chance = 2 * 100 * (1 + 5 + 10) / N  # two directions; several captions an image make i2t a little easier
+    assert rsum(trained, train) > 5 * chance
+
+
+def test_the_best_model_by_rsum_is_kept(splits, trained):
+    _, val = map(Dataset.load, splits)
+    history = json.loads((trained / "history.json").read_text())
+    recalls = [entry["eval_rsum"] for entry in history if "eval_rsum" in entry]
+    assert len(recalls) == 12
+    assert rsum(trained, val) == pytest.approx(max(recalls), abs=0.5)
+
+
+def test_the_result_is_an_ordinary_model_directory(trained):
+    model, processor = AutoModel.from_pretrained(trained), AutoProcessor.from_pretrained(trained)
+    batch = processor(text=["a red house"], images=np.zeros((20, 20, 3), np.uint8), return_tensors="pt")
+    assert model(**batch).logits_per_image.shape == (1, 1)
+
+
+def test_fine_tuning_goes_on_from_a_directory_in_half_precision_storage(splits, trained, tmp_path):
+    _, val = map(Dataset.load, splits)
+    again = config(scratch=None, model=str(trained), captions=1, weights="float16", training={"max_steps": 2})
+    out = train_clip(val, again, out=tmp_path / "out")
+    assert AutoModel.from_pretrained(out, dtype="auto").dtype == torch.float16
+    assert rsum(out, val) > 0.5 * rsum(trained, val)
+
+
+def test_same_seed_same_weights(splits, tmp_path):
+    _, val = map(Dataset.load, splits)
+    short = config(captions=2, training={"max_steps": 4})
+    other = config(captions=2, training={"max_steps": 4, "seed": 7})
+    weights = [
+        (train_clip(val, settings, out=tmp_path / name) / "model.safetensors").read_bytes()
+        for name, settings in [("a", short), ("b", short), ("c", other)]
+    ]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_early_stopping(splits, tmp_path):
+    train, val = map(Dataset.load, splits)
+    still = config(early_stopping=2, training={"learning_rate": 0.0})
+    train_clip(train.subset(range(40)), still, out=tmp_path, validation=val)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert len([entry for entry in history if "eval_rsum" in entry]) == 3
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from tiir.data.dataset import Dataset
+from tiir.train.config import TrainConfig
+from tiir.train.trainer import train_clip
+torch.set_num_threads(1)
+config = TrainConfig.model_validate_json(sys.argv[1])
+data = Dataset.load(sys.argv[2])
+train_clip(data, config, out=Path(sys.argv[3]), validation=data, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes_and_ends_as_an_undisturbed_one(splits, tmp_path):
+    train = Dataset.load(splits[0]).subset(range(120))
+    train.save(tmp_path / "data")
+    settings = config(captions=2, training={"num_train_epochs": 6})
+    whole = train_clip(train, settings, out=tmp_path / "whole", validation=train)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", SCRIPT, settings.model_dump_json(), str(tmp_path / "data"), str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.time() + 120
+    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")) and time.time() < deadline:
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.safetensors").exists()
+    assert list(out.glob("checkpoints/checkpoint-*"))
+    torn = out / "checkpoints" / "checkpoint-999"  # a checkpoint cut off by the kill is passed over
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="earlier training"):
+        train_clip(train, settings, out=out, validation=train)
+    done = train_clip(train, settings, out=out, validation=train, resume=True)
+    assert (done / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_errors_name_what_is_wrong(splits, tmp_path, monkeypatch):
+    data = Dataset.load(splits[1])
+    with pytest.raises(ModelError, match="no such model directory"):
+        train_clip(data, config(scratch=None, model=str(tmp_path / "none")), out=tmp_path / "a")
+    empty = Dataset("x", "val", [], [], [], np.empty(0, np.int64))
+    with pytest.raises(DataError, match="no captions to train on"):
+        train_clip(empty, config(), out=tmp_path / "b")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="accelerate"):
+        train_clip(data, config(), out=tmp_path / "c")
