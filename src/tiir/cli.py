@@ -51,6 +51,12 @@ RunDataset = Annotated[
     Path | None,
     typer.Option("--dataset", "-d", help="Where the data set lies now, if it moved since the scoring."),
 ]
+FirstCaptions = Annotated[
+    int | None,
+    typer.Option(
+        "--captions-per-image", min=1, help="Keep the first captions of each image only (some tools: 5)."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -70,7 +76,9 @@ def _folder(images: str) -> Path | None:
     return None if images.lower() == "none" else Path(images)
 
 
-def _save(dataset: Dataset, out: Path, overwrite: bool) -> None:
+def _save(dataset: Dataset, out: Path, overwrite: bool, captions_per_image: int | None = None) -> None:
+    if captions_per_image is not None:
+        dataset = dataset.first_captions(captions_per_image)
     dataset.save(out, overwrite=overwrite)
     _print(f"{dataset!r} -> {out}")
     if dataset.skipped:
@@ -79,12 +87,15 @@ def _save(dataset: Dataset, out: Path, overwrite: bool) -> None:
         _print(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
 
 
-def _free(out: Path, overwrite: bool) -> None:
+def _free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
     # Said before the long work, not after it.
-    if not overwrite and (out / "dataset.json").exists():
-        from tiir.errors import DataError
-
-        raise DataError(f"{out} already holds a data set", hint="choose another --out, or --overwrite")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file", hint="name a directory")
+    if not overwrite and (out / holds).exists():
+        raise ConfigError(
+            f"{out} already holds a {holds.removesuffix('.json')}",
+            hint="choose another --out, or --overwrite",
+        )
 
 
 @prepare_app.command("karpathy")
@@ -95,6 +106,7 @@ def prepare_karpathy(
     images: Images,
     out: Out,
     split: Split = "test",
+    captions_per_image: FirstCaptions = None,
     on_bad: Bad = "error",
     overwrite: Overwrite = False,
 ) -> None:
@@ -102,7 +114,8 @@ def prepare_karpathy(
     from tiir.data.sources.karpathy import prepare
 
     _free(out, overwrite)
-    _save(prepare(json_file, split=split, images=_folder(images), on_bad=on_bad), out, overwrite)
+    data = prepare(json_file, split=split, images=_folder(images), on_bad=on_bad)
+    _save(data, out, overwrite, captions_per_image)
 
 
 @prepare_app.command("oscar")
@@ -116,6 +129,7 @@ def prepare_oscar(
     keys: Annotated[
         Path | None, typer.Option(help="Keep these image keys only, such as test_img_keys_1k.tsv.")
     ] = None,
+    captions_per_image: FirstCaptions = None,
     on_bad: Bad = "error",
     overwrite: Overwrite = False,
 ) -> None:
@@ -124,7 +138,7 @@ def prepare_oscar(
 
     _free(out, overwrite)
     data = prepare(folder, split=split, images=_folder(images), keys=keys, on_bad=on_bad)
-    _save(data, out, overwrite)
+    _save(data, out, overwrite, captions_per_image)
 
 
 @prepare_app.command("flickr8k")
@@ -208,6 +222,7 @@ def score(
     from tiir.models import load
     from tiir.scoring.dense import score_dual
 
+    _free(out, overwrite or resume, "run.json")
     data = Dataset.load(dataset)
     encoder = load(model, device=device, precision=precision, revision=revision)
     run = score_dual(encoder, data, dataset, out, batch_size=batch_size, resume=resume, overwrite=overwrite)
@@ -256,6 +271,7 @@ def import_embeddings_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Embeddings of any model; rows are joined to the data set by id."""
+    _free(out, overwrite, "run.json")
     from tiir.data.dataset import Dataset
     from tiir.scoring.foreign import import_embeddings
 
@@ -289,6 +305,7 @@ def import_scores_command(
     overwrite: Overwrite = False,
 ) -> None:
     """A score matrix of any model."""
+    _free(out, overwrite, "run.json")
     from tiir.data.dataset import Dataset
     from tiir.scoring.foreign import import_scores
 
@@ -325,9 +342,7 @@ def evaluate(
         ),
     ] = None,
     keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
-    captions_per_image: Annotated[
-        int | None, typer.Option(min=1, help="Keep the first captions of each image only (some tools: 5).")
-    ] = None,
+    captions_per_image: FirstCaptions = None,
     ties: Annotated[Ties, typer.Option(help="Who wins a tie.")] = "pessimistic",
     empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
     resamples: Annotated[
@@ -340,6 +355,7 @@ def evaluate(
 ) -> None:
     """Recall@k both ways, ranks and 95% intervals, under a stated protocol."""
     import json
+    from dataclasses import replace
 
     from tiir.metrics.evaluate import evaluate as run_evaluation
     from tiir.report.tables import evaluation_tables, markdown_table
@@ -361,6 +377,10 @@ def evaluate(
                 seed=seed,
             )
         )
+    if len({e.run for e in evaluations}) < len(
+        evaluations
+    ):  # a/run and b/run: tell them apart by their paths
+        evaluations = [replace(e, run=str(path)) for e, path in zip(evaluations, runs, strict=True)]
     if as_json:
         typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
         return
@@ -369,10 +389,9 @@ def evaluate(
             typer.echo(markdown_table(group))
         else:
             _print(*evaluation_tables(group))
-    if resamples and not markdown:
-        _print(
-            f"below each value: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})"
-        )
+    if resamples:
+        place = "in brackets" if markdown else "below each value"
+        _print(f"{place}: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})")
     for e in evaluations:
         for warning in e.warnings:
             _note(f"warning: {e.run}: {warning}")
@@ -397,6 +416,7 @@ def export(
     ],
     protocol: Annotated[str, typer.Option("--protocol", "-p", help="The gallery to export.")] = "own",
     depth: Annotated[int, typer.Option(min=1, help="Candidates a query (not for npz).")] = 100,
+    overwrite: Overwrite = False,
     dataset: RunDataset = None,
 ) -> None:
     """Write what a Run retrieved in the format of another tool."""
@@ -405,7 +425,9 @@ def export(
 
     loaded = Run.load(run)
     data = loaded.load_dataset(dataset)
-    for path in export_run(loaded, data, out, format=format, protocol=protocol, depth=depth):
+    for path in export_run(
+        loaded, data, out, format=format, protocol=protocol, depth=depth, overwrite=overwrite
+    ):
         _print(f"-> {path}")
 
 
@@ -448,3 +470,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TiirError as problem:
         _note(f"error: {problem}")
         sys.exit(2 if isinstance(problem, ConfigError) else 1)
+    except OSError as problem:  # no space, no permission, a file where a folder should be
+        _note(f"error: {problem.strerror or problem}: {problem.filename or ''}")
+        sys.exit(1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "atomic_write",
     "inside",
     "load_npy",
+    "read_ids",
     "read_json",
     "read_text",
     "sha256_file",
@@ -88,6 +90,18 @@ def read_text(path: Path, *, encoding: str = "utf-8", error: type[TiirError] = D
         ) from None
 
 
+def read_ids(path: Path, *, error: type[TiirError] = DataError) -> list[str]:
+    """Read a text file of ids, one a line; blank lines at the end do not count.
+
+    Raises:
+        error: the file is missing or not UTF-8.
+    """
+    lines = [line.removesuffix("\r") for line in read_text(path, error=error).split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
 def read_json(path: Path, *, error: type[TiirError] = DataError) -> Any:
     """Read a JSON file.
 
@@ -122,9 +136,10 @@ def load_npy(path: Path, *, mmap: bool = False, error: type[TiirError] = DataErr
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise error(f"no such file: {path}") from None
-    except (ValueError, EOFError, OSError) as problem:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as problem:
         raise error(
-            f"{path} is not a readable .npy array: {problem}", hint="write it with numpy.save"
+            f"{path} is not a readable .npy array: {problem}",
+            hint="it may be cut off, or hold Python objects: write it again",
         ) from None
     if not isinstance(array, np.ndarray):
         raise error(f"{path} is an archive of several arrays, not one .npy array")

@@ -11,7 +11,7 @@ from tiir.data.protocols import PROTOCOLS, default_protocol, describe, resolve
 from tiir.errors import MissingExtraError, ProtocolError
 
 
-def dataset(n: int, captions: int = 5, name: str = "d", split: str = "test") -> Dataset:
+def dataset(n: int, captions: int = 5, name: str = "coco", split: str = "test") -> Dataset:
     own = np.repeat(np.arange(n), captions)
     return Dataset(
         name, split, [f"i{i}" for i in range(n)], [f"c{i}" for i in range(len(own))], ["t"] * len(own), own
@@ -73,7 +73,7 @@ def test_key_lists(tmp_path):
         (["i1", "i1"], "names 2 images, 1 of them distinct"),
         ([], "names 0 images"),
         (["i1"], "needs 1,000 images, .* with these keys gives 1"),
-        (tmp_path / "gone", "cannot read"),
+        (tmp_path / "gone", "no such file"),
     ]
     for given, message in cases:
         with pytest.raises(ProtocolError, match=message):
@@ -90,8 +90,10 @@ def test_key_lists(tmp_path):
         ("coco-5k", dataset(1000), "coco-5k needs 5,000 images, .* has 1,000"),
         ("coco-1k-5fold", dataset(4999), "needs 5,000 images, .* has 4,999"),
         ("coco-5k", dataset(5000, 4), "at least 5 captions an image; 5000 of 5000 .* 'i0' with 4"),
-        ("flickr8k", dataset(999), "flickr8k needs 1,000 images"),
+        ("flickr8k", dataset(999, name="flickr8k"), "flickr8k needs 1,000 images"),
         ("coco-1k", dataset(5), "no protocol 'coco-1k'"),
+        ("coco-5k", dataset(5000, split="val"), "is of the test split of coco, this is .*coco/val"),
+        ("flickr8k", dataset(1000, name="flickr30k"), "is of the test split of flickr8k"),
     ],
 )
 def test_a_data_set_that_does_not_fit_is_refused(protocol, data, message):
@@ -111,7 +113,8 @@ def test_captions_per_image():
 def test_defaults():
     assert default_protocol(dataset(5000, name="coco")) == "coco-5k"
     assert default_protocol(dataset(5000, name="coco", split="val")) == "own"
-    assert default_protocol(dataset(1000, name="coco")) == "own"
+    assert default_protocol(dataset(1000, name="coco")) == "coco-1k-subset"
+    assert default_protocol(dataset(999, name="coco")) == "own"
     assert default_protocol(dataset(1000, name="flickr8k")) == "flickr8k"
     assert default_protocol(dataset(1000, 4, name="flickr8k")) == "own"
     assert default_protocol(dataset(1000, name="scenes")) == "own"

@@ -44,12 +44,15 @@ def test_everything_is_in_the_result():
 
 def test_options_reach_their_place():
     run, data = make(protocol="coco-5k")
-    with pytest.raises(ProtocolError, match="coco-5k needs 5,000 images"):
+    with pytest.raises(ProtocolError, match="coco-5k is of the test split of coco"):
         evaluate(run, data)  # the Run's own protocol
     result = evaluate(run, data, "own", captions_per_image=1, resamples=0, ties="expected")
     assert (result.n_captions, result.intervals) == (30, {})
     assert "(the first 1 of each image)" in result.description
-    assert evaluate(run, data, "own", keys=["i3", "i1"]).n_images == 2
+    some = evaluate(run, data, "own", keys=["i3", "i1"])
+    assert some.n_images == 2
+    assert "a list of its images" in some.description
+    assert "whole" not in some.description
 
 
 def test_ties_that_decide_are_reported():

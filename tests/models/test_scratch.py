@@ -68,6 +68,8 @@ def test_same_seed_same_weights(tmp_path, folder):
         (path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "same", tmp_path / "other")
     ]
     assert weights[0] == weights[1] != weights[2]
+    tokenizers = [(path / "tokenizer.json").read_bytes() for path in (folder, tmp_path / "same")]
+    assert tokenizers[0] == tokenizers[1]
 
 
 def test_it_can_be_scored_with(folder):

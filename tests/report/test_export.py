@@ -95,3 +95,25 @@ def test_folds_are_refused(shared: Path, tmp_path: Path) -> None:
     run = Run(RunInfo.about(data, "coco", "random"), images, texts)
     with pytest.raises(ProtocolError, match="galleries"):
         export_run(run, data, tmp_path / "x.csv", format="csv", protocol="coco-1k-5fold")
+
+
+def test_nothing_is_overwritten_by_accident(colours: tuple[Dataset, Run], tmp_path: Path) -> None:
+    data, run = colours
+    target = tmp_path / "run" / "scores.npy"
+    before = target.read_bytes()
+    with pytest.raises(RunError, match="is there already"):
+        export_run(run, data, target, format="npz")
+    assert target.read_bytes() == before
+    for _ in range(2):
+        export_run(run, data, tmp_path / "out.csv", format="csv", overwrite=True)
+
+
+def test_npz_refuses_what_it_cannot_say(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("eccv_caption")
+    from tiir.data.sources import karpathy
+
+    data = karpathy.prepare(shared / "coco" / "dataset_coco.json", split="test", images=None)
+    embeds = [np.ones((n, 1), np.float32) for n in (data.n_images, data.n_captions)]
+    run = Run(RunInfo.about(data, "coco", "flat"), embeds[0], embeds[1])
+    with pytest.raises(RunError, match="npz cannot hold eccv"):
+        export_run(run, data, tmp_path / "x.npz", format="npz", protocol="eccv")

@@ -67,3 +67,12 @@ def test_a_second_writer_is_refused_and_a_dead_one_forgotten(tmp_path: Path) -> 
         first.join()
     with Tiles.open(parts, PLAN, resume=True):
         pass
+
+
+def test_tiles_of_another_plan_are_never_taken(tmp_path: Path) -> None:
+    parts = tmp_path / "run" / ".parts"
+    with Tiles.open(parts, PLAN) as tiles:
+        tiles.put("images-0", np.ones(2))
+    (parts / "plan.json").unlink()  # as a kill in the middle of --overwrite leaves it
+    with Tiles.open(parts, PLAN | {"model": "other"}) as tiles:
+        assert tiles.get("images-0") is None

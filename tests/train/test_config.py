@@ -55,7 +55,7 @@ def test_missing_file(tmp_path):
         ({"learning_rate": "fast"}, "training.learning_rate is 'fast'"),
         ({"bf16": "maybe"}, "training.bf16 is 'maybe'"),
         ({"output_dir": "x"}, "training.output_dir cannot be set"),
-        ({"save_strategy": "sometimes"}, "training: 'sometimes'"),
+        ({"save_strategy": "sometimes"}, "sometimes"),
     ],
 )
 def test_wrong_training_arguments_are_named(tmp_path, training, what):

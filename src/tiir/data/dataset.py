@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,14 +216,18 @@ class Dataset:
         """The images at these positions with all their captions (and judgements among them)."""
         rows = np.fromiter(images, np.int64)
         columns = np.concatenate([self.captions_of(i) for i in rows]) if len(rows) else np.empty(0, np.int64)
+        return replace(self._take(rows, columns), name=name or self.name)
+
+    def _take(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Dataset:
+        # These images and captions in this order; the captions' images are all among them.
+        row = np.full(self.n_images, -1)
+        row[rows] = np.arange(len(rows))
 
         def pick(values: Sequence[Any], index: npt.NDArray[np.int64]) -> list[Any]:
             return [values[i] for i in index]
 
         judged = self.judgements
         if judged is not None:
-            row = np.full(self.n_images, -1)
-            row[rows] = np.arange(len(rows))
             column = np.full(self.n_captions, -1)
             column[columns] = np.arange(len(columns))
             keep = np.flatnonzero((row[judged.image] >= 0) & (column[judged.caption] >= 0))
@@ -235,12 +239,12 @@ class Dataset:
                 pick(judged.votes, keep),
             )
         return Dataset(
-            name or self.name,
+            self.name,
             self.split,
             pick(self.image_ids, rows),
             pick(self.caption_ids, columns),
             pick(self.captions, columns),
-            np.repeat(np.arange(len(rows)), [len(self.captions_of(i)) for i in rows]),
+            row[self.caption_image[columns]],
             self.image_root,
             None if self.image_paths is None else pick(self.image_paths, rows),
             {key: pick(value, rows) for key, value in self.image_columns.items()},
@@ -249,6 +253,15 @@ class Dataset:
             self.source,
             self.skipped,
         )
+
+    def first_captions(self, number: int) -> Dataset:
+        """Only the first `number` captions of each image, as some tools keep five of COCO's five to seven.
+
+        Judgements of other captions are left out.
+        """
+        keep = np.sort(np.concatenate([self.captions_of(i)[:number] for i in range(self.n_images)]))
+        source = {**self.source, "captions_per_image": number}
+        return replace(self._take(np.arange(self.n_images), keep), source=source)
 
     def save(self, directory: Path, *, overwrite: bool = False) -> None:
         """Write the data set as Parquet; `dataset.json` comes last, so a half-written one never loads.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tiir.data.dataset import Dataset
 from tiir.data.positives import Positives
 from tiir.errors import MissingExtraError, ProtocolError
-from tiir.io import load_npy, read_json
+from tiir.io import load_npy, read_ids, read_json
 
 __all__ = ["PROTOCOLS", "Gallery", "default_protocol", "describe", "resolve"]
 
@@ -72,6 +72,8 @@ def default_protocol(dataset: Dataset) -> str:
     name, size = dataset.name.lower(), (dataset.n_images, dataset.split)
     if "coco" in name and size == (5000, "test"):
         return "coco-5k"
+    if "coco" in name and size == (1000, "test"):
+        return "coco-1k-subset"
     if "flickr8k" in name and size == (1000, "test") and dataset.n_captions == 5000:
         return "flickr8k"
     return "own"
@@ -108,7 +110,8 @@ def resolve(
     """
     if protocol not in PROTOCOLS:
         raise ProtocolError(f"no protocol {protocol!r}", hint=f"there are: {', '.join(PROTOCOLS)}")
-    if protocol == "coco-1k-subset" and keys is None:
+    _check_family(protocol, dataset)
+    if protocol == "coco-1k-subset" and keys is None and dataset.n_images != 1000:
         raise ProtocolError("coco-1k-subset needs the list of its images", hint="give keys (--keys FILE)")
     if keys is not None and protocol not in ("coco-1k-subset", "own"):
         raise ProtocolError(f"{protocol} takes no list of images", hint="use coco-1k-subset, or own")
@@ -134,8 +137,29 @@ def resolve(
     return tuple(_own(dataset, fold, captions_per_image) for fold in folds)
 
 
-def describe(protocol: str, galleries: Sequence[Gallery], *, captions_per_image: int | None = None) -> str:
+def _check_family(protocol: str, dataset: Dataset) -> None:
+    # Sizes alone would let another split, or another data set, pass for the literature's.
+    family = "flickr8k" if protocol == "flickr8k" else "coco"
+    if protocol != "own" and (family not in dataset.name.lower() or dataset.split != "test"):
+        raise ProtocolError(
+            f"{protocol} is of the test split of {family}, this is {dataset!r}",
+            hint="evaluate it with protocol own, or prepare that split",
+        )
+
+
+def describe(
+    protocol: str,
+    galleries: Sequence[Gallery],
+    *,
+    captions_per_image: int | None = None,
+    subset: bool = False,
+) -> str:
     """One line for the title of a table: the protocol, its sizes, its positives.
+
+    Args:
+        protocol, galleries: what was asked of `resolve`, and what it gave.
+        captions_per_image: the cut that was made.
+        subset: a list of images was given.
 
     Example:
         >>> data = Dataset("pets", "test", ["a"], ["a0", "a1"], ["a cat", "a tabby"], np.array([0, 0]))
@@ -162,7 +186,10 @@ def describe(protocol: str, galleries: Sequence[Gallery], *, captions_per_image:
     queries = len(gallery.image_queries), len(gallery.caption_queries)
     if queries != (len(gallery.images), len(gallery.captions)):
         size += f", {queries[0]:,} image and {queries[1]:,} caption queries"
-    return f"{protocol}: {size}, {PROTOCOLS[protocol]}"
+    meaning = PROTOCOLS[protocol]
+    if protocol == "own" and subset:
+        meaning = meaning.replace("the whole data set", "a list of its images")
+    return f"{protocol}: {size}, {meaning}"
 
 
 def _own(dataset: Dataset, images: IntArray, limit: int | None) -> Gallery:
@@ -189,11 +216,9 @@ def _images(dataset: Dataset, keys: Path | str | Sequence[str]) -> IntArray:
     where = "keys"
     if isinstance(keys, (str, Path)):
         where = str(keys)
-        try:
-            lines = Path(keys).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise ProtocolError(f"cannot read the list of images {where}: {problem}") from None
-        keys = [line.split("\t")[0].strip() for line in lines if line.strip()]
+        keys = [
+            line.split("\t")[0].strip() for line in read_ids(Path(keys), error=ProtocolError) if line.strip()
+        ]
     unknown = [key for key in keys if key not in dataset.image_position]
     if unknown:
         raise ProtocolError(

@@ -29,13 +29,14 @@ class Evaluation:
     Args:
         run: short name of the Run.
         model: hub id or directory of the model.
+        dataset, split, fingerprint: what it was evaluated on.
         protocol: its name; `description` is one line for a table's title.
         n_images, n_captions: gallery sizes (of all folds together).
         n_image_queries, n_caption_queries: number of queries ranked.
         captions_per_image: the cut, or None for all captions.
         ties, resamples, seed: as asked for.
         values: by name: "i2t_R@1" ... "t2i_R@10" and "rsum" in percent, "i2t_median_rank", "i2t_mean_rank",
-            "i2t_MRR" ...; for eccv also "i2t_mAP@R", "i2t_R-Precision" ... in percent.
+            "i2t_MRR" ...; for cxc and eccv also "i2t_mAP@R", "i2t_R-Precision" ... in percent.
         intervals: (low, high) by the same names, 95%, resampling images; empty where resamples is 0.
         excluded: queries without a positive that were left out, by direction.
         warnings: what a reader must know before quoting the numbers.
@@ -44,6 +45,9 @@ class Evaluation:
 
     run: str
     model: str
+    dataset: str
+    split: str
+    fingerprint: str
     protocol: str
     description: str
     n_images: int
@@ -106,15 +110,22 @@ def evaluate(
     galleries = resolve(protocol, dataset, captions_per_image=captions_per_image, keys=keys)
     ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block)
     metrics = metrics_of(ranks)
-    if protocol == "eccv":
+    if (
+        protocol in ("cxc", "eccv") and ties != "expected"
+    ):  # chance places of many positives are not defined here
         metrics |= graded_run(run, dataset, galleries, ties=ties)
     values = {name: metric.value for name, metric in metrics.items()}
     values |= rsum(values)
     return Evaluation(
         run=run.name,
         model=run.info.model,
+        dataset=dataset.name,
+        split=dataset.split,
+        fingerprint=dataset.fingerprint,
         protocol=protocol,
-        description=describe(protocol, galleries, captions_per_image=captions_per_image),
+        description=describe(
+            protocol, galleries, captions_per_image=captions_per_image, subset=keys is not None
+        ),
         n_images=ranks.n_images,
         n_captions=ranks.n_captions,
         n_image_queries=len(ranks.i2t_counts),

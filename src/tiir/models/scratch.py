@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["new_clip"]
 
@@ -36,46 +38,11 @@ def new_clip(
         image_layers, text_layers: depth.
         seed: of the weights.
     """
-    import json
-
     import torch
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-    # CLIPTextModel takes an end token of id 2 for a mistake of old checkpoints and pools elsewhere: end is not 2.
-    special = ["<pad>", "<unknown>", "<start>", "<end>"]
-    bpe = Tokenizer(models.BPE())
-    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    texts = list(captions)
-    letters = sorted({letter for text in texts for letter in bpe.normalizer.normalize_str(text)} - {" "})
-    # The trainer numbers letters at a word's end in an order that changes from run to run. Named beforehand (as
-    # special tokens, which the final tokenizer does not take over) they and all merges are always the same.
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[*special, *(letter + WORD_END for letter in letters)],
-            initial_alphabet=letters,
-            end_of_word_suffix=WORD_END,
-            show_progress=False,
-        ),
-    )
-    learned = json.loads(bpe.to_str())["model"]
-    bpe.model = models.BPE(
-        learned["vocab"],
-        [(left, right) for left, right in learned["merges"]],
-        unk_token="<unknown>",
-        end_of_word_suffix=WORD_END,
-    )
-    rules = (bpe.normalizer, bpe.pre_tokenizer)
-    bpe = Tokenizer(bpe.model)
-    bpe.normalizer, bpe.pre_tokenizer = rules
-    bpe.decoder = decoders.BPEDecoder(suffix=WORD_END)
+    bpe = _train_bpe(list(captions), vocabulary)
     start, end = bpe.token_to_id("<start>"), bpe.token_to_id("<end>")
-    bpe.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
-    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token="<pad>",
@@ -89,7 +56,7 @@ def new_clip(
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_attention_heads": heads,
-        "hidden_act": "gelu",  # several times faster on CPUs than CLIP's quick_gelu
+        "hidden_act": "gelu",  # faster on CPUs than CLIP's quick_gelu
     }
     config = CLIPConfig(
         text_config=side
@@ -111,3 +78,39 @@ def new_clip(
     size = {"shortest_edge": image_size}
     CLIPImageProcessor(size=size, crop_size={"height": image_size, "width": image_size}).save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _train_bpe(captions: Sequence[str], vocabulary: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    # CLIPTextModel takes an end token of id 2 for a mistake of old checkpoints and pools elsewhere: end is not 2.
+    special = ["<pad>", "<unknown>", "<start>", "<end>"]
+    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    split = pre_tokenizers.BertPreTokenizer()
+    letters = sorted(
+        {letter for text in captions for letter in "".join(normalizer.normalize_str(text).split())}
+    )
+    # The trainer numbers letters at a word's end in an order that changes from run to run, and breaks ties of
+    # merges by number. Named beforehand, as special tokens of a first tokenizer, they are always the same.
+    learner = Tokenizer(models.BPE())
+    learner.normalizer, learner.pre_tokenizer = normalizer, split
+    learner.train_from_iterator(
+        captions,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[*special, *(letter + WORD_END for letter in letters)],
+            initial_alphabet=letters,
+            end_of_word_suffix=WORD_END,
+            show_progress=False,
+        ),
+    )
+    learned = json.loads(learner.to_str())["model"]
+    merges = [(left, right) for left, right in learned["merges"]]
+    bpe = Tokenizer(models.BPE(learned["vocab"], merges, unk_token="<unknown>", end_of_word_suffix=WORD_END))
+    bpe.normalizer, bpe.pre_tokenizer = normalizer, split
+    bpe.decoder = decoders.BPEDecoder(suffix=WORD_END)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>",
+        special_tokens=[(token, bpe.token_to_id(token)) for token in ("<start>", "<end>")],
+    )
+    return bpe

@@ -22,7 +22,14 @@ SIDES: tuple[Direction, Direction] = ("i2t", "t2i")
 
 
 def export_run(
-    run: Run, dataset: Dataset, out: Path, *, format: Format, protocol: str = "own", depth: int = 100
+    run: Run,
+    dataset: Dataset,
+    out: Path,
+    *,
+    format: Format,
+    protocol: str = "own",
+    depth: int = 100,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write what a Run retrieved in the format of another tool.
 
@@ -41,13 +48,14 @@ def export_run(
         format: see above.
         protocol: the gallery; one with several folds is refused.
         depth: candidates a query.
+        overwrite: replace a file (trec: a folder's files) that is there.
 
     Returns:
         The files written.
 
     Raises:
         ProtocolError: the protocol has several galleries.
-        RunError: a TREC id holds white space.
+        RunError: the target exists, a TREC id holds white space, or npz cannot say what the protocol asks.
     """
     run.check(dataset)
     galleries = resolve(protocol, dataset)
@@ -57,7 +65,16 @@ def export_run(
             hint="export with --protocol own",
         )
     gallery = galleries[0]
+    taken = out.exists() and not (format == "trec" and out.is_dir() and not any(out.iterdir()))
+    if taken and not overwrite:
+        raise RunError(f"{out} is there already", hint="choose another --out, or --overwrite")
     if format == "npz":
+        n_queries = len(gallery.image_queries), len(gallery.caption_queries)
+        if gallery.i2t is not gallery.t2i or n_queries != gallery.i2t.shape:
+            raise RunError(
+                f"the study's npz cannot hold {protocol}: its queries or positives differ by direction",
+                hint="export as trec, csv or parquet",
+            )
         return [_write_study(run, dataset, gallery, out)]
     tables = {side: _table(run, dataset, gallery, side, depth) for side in SIDES}
     if format == "trec":

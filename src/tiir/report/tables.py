@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tiir.metrics.evaluate import Evaluation
@@ -17,10 +17,11 @@ def title(evaluation: Evaluation) -> str:
     """What was measured: a number is never shown without its protocol.
 
     Returns:
-        such as "own: 4 images x 8 captions, the whole data set; ...; ties pessimistic".
+        such as "pets/test, own: 4 images x 8 captions, the whole data set; ...; ties pessimistic".
     """
-    text = f"{evaluation.description}; ties {evaluation.ties}"
-    excluded = [f"{n:,} {side}" for side, n in evaluation.excluded.items() if n]
+    e = evaluation
+    text = f"{e.dataset}/{e.split}, {e.description}; ties {e.ties}"
+    excluded = [f"{n:,} {side}" for side, n in e.excluded.items() if n]
     return text + (f"; excluded for want of a positive: {', '.join(excluded)}" if excluded else "")
 
 
@@ -48,20 +49,19 @@ def evaluation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         evaluations: of Runs under one protocol (same gallery, same tie rule).
     """
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     tables = []
     for number, (heading, columns) in enumerate(_sections(evaluations)):
         above = f"{title(evaluations[0])}\n\n{heading}" if number == 0 else heading
-        table = Table(
-            title=above, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0
-        )
+        table = Table(title=above, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
         table.add_column("run", overflow="fold", min_width=7)
         for name in columns:
             head = "\n".join(name.split("_"))
             table.add_column(head, justify="right", vertical="top", no_wrap=True)
         for e in evaluations:
-            table.add_row(e.run, *(_cell(e, name) for name in columns))
+            table.add_row(escape(e.run), *(_cell(e, name) for name in columns))
         tables.append(table)
     return tables
 
@@ -85,14 +85,15 @@ def _number(value: float, name: str, *, of_interval: bool = False) -> str:
 
 
 def markdown_table(evaluations: Sequence[Evaluation]) -> str:
-    """The recall section as a Markdown table, title above, intervals in brackets."""
-    _, columns = _sections(evaluations)[0]
-    lines = [
-        title(evaluations[0]),
-        "",
-        "| run | " + " | ".join(map(_label, columns)) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
+    """Markdown tables under their title, intervals in brackets."""
+    lines = [title(evaluations[0])]
+    for heading, columns in _sections(evaluations):
+        lines += ["", heading, "", "| run | " + " | ".join(map(_label, columns)) + " |"]
+        lines += ["| --- |" + " ---: |" * len(columns), *_markdown_rows(evaluations, columns)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_rows(evaluations: Sequence[Evaluation], columns: Sequence[str]) -> Iterator[str]:
     for e in evaluations:
         cells = []
         for name in columns:
@@ -101,5 +102,4 @@ def markdown_table(evaluations: Sequence[Evaluation]) -> str:
                 low, high = (_number(edge, name, of_interval=True) for edge in e.intervals[name])
                 cell += f" [{low}, {high}]"
             cells.append(cell)
-        lines.append(f"| {e.run} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        yield f"| {e.run} | " + " | ".join(cells) + " |"

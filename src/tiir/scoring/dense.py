@@ -56,7 +56,7 @@ def score_dual(
         dataset: with its images.
         dataset_path: where it lies, for the Run's provenance.
         out: directory of the Run.
-        batch_size: images a forward pass (captions: four times as many, they are shorter).
+        batch_size: images a forward pass, and a tile; tiles of captions hold four times as many.
         workers: threads that decode; by default one a core, at most eight.
         resume: continue a killed run; a finished one is returned as it is.
         overwrite: replace a Run or an unfinished run in `out`.
@@ -110,6 +110,9 @@ def score_dual(
                 tiles.remove()
         return run
     with Tiles.open(parts, plan, resume=resume, overwrite=overwrite) as tiles:
+        (out / "run.json").unlink(
+            missing_ok=True
+        )  # from here on there is no earlier Run to mistake for this one
         image_batches = _batches(np.arange(dataset.n_images), batch_size)
         caption_batches = _batches(order, 4 * batch_size)
 

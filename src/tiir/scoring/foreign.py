@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
 from tiir.errors import RunError
-from tiir.io import load_npy
+from tiir.io import load_npy, read_ids
 from tiir.scoring.run import Run, RunInfo
 
 __all__ = ["import_embeddings", "import_scores"]
@@ -106,7 +107,8 @@ def import_scores(
         out: directory of the Run.
         name: of the model.
         transpose: the .npy matrix is captions x images.
-        image_ids, caption_ids: text files, the id of each row and column on a line; the data set's order if None.
+        image_ids, caption_ids: text files, the id of each row and column on a line; by default `image_ids.txt` and
+            `caption_ids.txt` beside the file, else the data set's order.
         overwrite: replace a Run in `out`.
 
     Raises:
@@ -118,7 +120,7 @@ def import_scores(
         _order(("image", dataset.image_ids), path, image_ids, notes),
         _order(("caption", dataset.caption_ids), path, caption_ids, notes),
     ]
-    rows, columns = (slice(None) if side is None else side for side in sides)
+    rows, columns = (slice(None) if side is None else side for side in sides)  # a view where nothing moves
     if path.suffix == ".npz":
         if transpose:
             raise RunError(
@@ -127,15 +129,21 @@ def import_scores(
         scores = _study_logits(path, dataset, rows, columns, notes)
     else:
         scores = _matrix(path, (dataset.n_images, dataset.n_captions), transpose, notes)[rows][:, columns]
-    values = np.asarray(scores, np.float32)
-    infinite = np.argwhere(np.isinf(values))
+    infinite = np.argwhere(np.isinf(scores) | (np.abs(scores) > np.finfo(np.float32).max))
     if len(infinite):
         image, caption = infinite[0]
         raise RunError(
-            f"{path}: {len(infinite):,} scores are infinite, the first is of image {dataset.image_ids[image]!r} "
+            f"{path}: {len(infinite):,} scores are infinite (or beyond float32), the first is of image {dataset.image_ids[image]!r} "
             f"and caption {dataset.caption_ids[caption]!r}",
             hint="mark pairs that were not scored with NaN",
         )
+    values = np.asarray(scores, np.float32)
+    for row, kept in zip(scores, values, strict=True) if scores.dtype == np.float64 else ():
+        if len(np.unique(kept)) < 0.9 * len(np.unique(row)):
+            raise RunError(
+                f"{path}: scores differ by less than float32, in which a Run is stored, can hold",
+                hint="subtract their mean and scale them up: ranks do not change",
+            )
     unscored = int(np.isnan(values).sum())
     if unscored == values.size:
         raise RunError(f"{path} holds no score: every value is NaN")
@@ -171,8 +179,7 @@ def _order(
     side: Side, path: Path, ids_path: Path | None, notes: dict[str, Any]
 ) -> npt.NDArray[np.int64] | None:
     # The row (column) of each of the data set's ids in a matrix of exactly its size.
-    n = len(side[1])
-    return None if ids_path is None else _rows(side, n, path, ids_path, False, notes)
+    return _rows(side, len(side[1]), path, ids_path, False, notes)
 
 
 def _rows(
@@ -191,10 +198,7 @@ def _rows(
             )
         notes[f"{kind}s_joined_by"] = "position"
         return None
-    try:
-        ids = ids_path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise RunError(f"cannot read {ids_path}: {problem}") from None
+    ids = read_ids(ids_path, error=RunError)
     if len(ids) != n_rows:
         raise RunError(f"{ids_path} has {len(ids)} lines, {path} {n_rows} {kind}s")
     row_of = {key: row for row, key in enumerate(ids)}
@@ -234,7 +238,16 @@ def _study_logits(path: Path, dataset: Dataset, rows: Any, columns: Any, notes: 
             logits, labels = archive["logits"], archive["labels"]
     except FileNotFoundError:
         raise RunError(f"no such file: {path}") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as problem:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as problem:
         raise RunError(f"{path} is not a readable .npz: {problem}") from None
     shape = n_images, n_captions = dataset.n_images, dataset.n_captions
     if logits.size != n_images * n_captions or labels.size != logits.size:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tiir.data.dataset import Dataset
-from tiir.errors import RunError
+from tiir.errors import DataError, RunError
 from tiir.io import load_npy, read_json, write_json, write_npy
 
 __all__ = ["Run", "RunInfo"]
@@ -134,7 +134,7 @@ class Run:
     @property
     def name(self) -> str:
         """Short name for tables: the directory's, else the model's."""
-        return self.path.name if self.path else self.info.model
+        return self.path.resolve().name if self.path else self.info.model
 
     def block(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Scores of some images against some captions, float32 (len(images), len(captions))."""
@@ -167,6 +167,11 @@ class Run:
             DataError: it is not there.
             RunError: it is another one.
         """
+        if directory is None and not Path(self.info.dataset_path).is_dir():
+            raise DataError(
+                f"{self.name} was scored on {self.info.dataset_path}, which is not there now",
+                hint="say where the data set lies: --dataset DIR",
+            )
         dataset = Dataset.load(directory or self.info.dataset_path)
         self.check(dataset)
         return dataset
@@ -214,7 +219,8 @@ class Run:
             info = RunInfo.model_validate(read_json(header, error=RunError))
         except ValidationError as problem:
             first = problem.errors()[0]
-            raise RunError(f"{header}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise RunError(f"{header}: {where}: {first['msg']}", hint="import or score again") from None
         if info.format != FORMAT:
             raise RunError(f"{directory} has Run format {info.format}, this tiir reads {FORMAT}")
         arrays: dict[str, FloatArray] = {}

@@ -26,11 +26,13 @@ __all__ = ["Tiles"]
 class Tiles:
     """The finished tiles of one plan, in `directory`.
 
-    A tile is one .npy file whose name carries the hash of its bytes, so that a damaged one is told from a good one
-    and computed again. Nothing but the plan decides what a tile holds: a resumed run ends with the same bytes.
+    A tile is one .npy file whose name carries the hash of its plan and bytes, so that a damaged or foreign one is
+    told from a good one and computed again. Nothing but the plan decides what a tile holds: a resumed run ends with
+    the same bytes.
 
     Args:
         directory: where tiles lie until the whole is done.
+        plan: see `open`.
 
     Example:
         >>> import tempfile
@@ -40,8 +42,9 @@ class Tiles:
         array([1., 1., 1.], dtype=float32)
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, plan: Mapping[str, Any]) -> None:
         self.directory = directory
+        self._plan = json.dumps(plan, sort_keys=True).encode()
 
     @classmethod
     @contextmanager
@@ -89,13 +92,13 @@ class Tiles:
                     )
             else:
                 write_json(path, plan)
-            yield cls(directory)
+            yield cls(directory, plan)
 
     def get(self, key: str) -> npt.NDArray[Any] | None:
         """A finished tile, or None where it is missing or damaged (then it is removed)."""
         for path in self.directory.glob(f"{key}.*.npy"):
             data = path.read_bytes()
-            if path.name.split(".")[1] == _hash(data):
+            if path.name.split(".")[1] == self._hash(data):
                 array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
                 return array
             path.unlink()
@@ -106,16 +109,15 @@ class Tiles:
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
         data = buffer.getvalue()
-        with atomic_write(self.directory / f"{key}.{_hash(data)}.npy") as temporary:
+        with atomic_write(self.directory / f"{key}.{self._hash(data)}.npy") as temporary:
             temporary.write_bytes(data)
 
     def remove(self) -> None:
         """Delete the tiles, once the whole is written."""
         shutil.rmtree(self.directory)
 
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    def _hash(self, data: bytes) -> str:
+        return hashlib.sha256(self._plan + data).hexdigest()[:16]
 
 
 @contextmanager

@@ -79,7 +79,9 @@ def train_clip(
     start = config.model
     if config.scratch is not None:
         start = str(out / "scratch")
-        new_clip(dataset.captions, Path(start), seed=arguments.seed, **config.scratch.model_dump())
+        with arguments.main_process_first(desc="writing a new model"):
+            if arguments.process_index == 0:
+                new_clip(dataset.captions, Path(start), seed=arguments.seed, **config.scratch.model_dump())
     assert start is not None
     model, images, tokenizer = load_parts(start)
     if not (hasattr(model, "logit_scale") or hasattr(model, "temperature")):

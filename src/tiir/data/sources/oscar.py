@@ -64,8 +64,8 @@ def prepare(
         [ImageRecord(key, paths.get(key) or f"COCO_val2014_{key:0>12}.jpg") for key in order],
         [
             CaptionRecord(f"{key}#{n}", key, text)
-            for key, texts in captions.items()
-            for n, text in enumerate(texts)
+            for key in dict.fromkeys([*order, *captions])
+            for n, text in enumerate(captions.get(key, ()))
         ],
         image_root=images,
         on_bad=on_bad,
