@@ -128,6 +128,16 @@ def test_mistakes_get_a_message_not_a_traceback(
     assert not list(tmp_path.iterdir())
 
 
+def test_out_that_is_a_file_or_lies_below_one(tiir: Tiir, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        code, _, err = tiir("prepare", "folder", photos, "-o", out)
+        assert code in (1, 2)
+        assert str(tmp_path / "file") in err
+        assert "Traceback" not in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 # Exact figures of the README beside the runs, found by brute force on whole matrices.
 EXPECTED = {
     "resnet50-minilm-ft": (34.40, 60.30, 72.50, 25.28, 55.50, 68.84, 316.82),

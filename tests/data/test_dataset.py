@@ -304,3 +304,14 @@ def test_all_of_coco_loads_in_seconds(tmp_path: Path) -> None:
     loaded.captions_of(n - 1)
     assert time.process_time() - start < 15  # about 2 s on one core
     assert loaded.fingerprint == data.fingerprint
+
+
+def test_first_captions_keeps_order_and_says_so():
+    own = np.array([2, 0, 1, 0, 2, 2])
+    data = Dataset("d", "test", list("abc"), list("uvwxyz"), list("123456"), own)
+    cut = data.first_captions(1)
+    assert list(cut.caption_ids) == ["u", "v", "w"]
+    assert cut.caption_image.tolist() == [2, 0, 1]
+    assert list(cut.image_ids) == list("abc")
+    assert cut.source["captions_per_image"] == 1
+    assert data.first_captions(9).fingerprint == data.fingerprint

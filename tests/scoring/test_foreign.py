@@ -256,3 +256,26 @@ def test_real_embeddings_give_their_known_recall(shared: Path, tmp_path: Path, n
     ]
     recalls = [100 * float((side <= k).mean()) for side in rank for k in (1, 5, 10)]
     assert recalls == pytest.approx(KNOWN[name], abs=0.1)
+
+
+def test_scores_are_joined_by_the_ids_beside_them(tmp_path: Path) -> None:
+    i, c = rng.permutation(4), rng.permutation(7)
+    np.save(tmp_path / "scores.npy", SCORES[i][:, c])
+    for kind, ids, order in [("image", DATA.image_ids, i), ("caption", DATA.caption_ids, c)]:
+        (tmp_path / f"{kind}_ids.txt").write_text("".join(f"{ids[k]}\n" for k in order), encoding="utf-8")
+    run = import_scores(tmp_path / "scores.npy", DATA, tmp_path, tmp_path / "run", name="m")
+    assert np.array_equal(run.scores, SCORES)  # type: ignore[arg-type]
+    assert run.info.notes["images_joined_by"].endswith("image_ids.txt")
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (1.0 + SCORES.astype(np.float64) * 1e-9, "differ by less than float32"),
+        (SCORES.astype(np.float64) * 1e39, "beyond float32"),
+    ],
+)
+def test_scores_that_float32_cannot_hold_are_refused(tmp_path: Path, scores: Any, message: str) -> None:
+    np.save(tmp_path / "scores.npy", scores)
+    with pytest.raises(RunError, match=message):
+        import_scores(tmp_path / "scores.npy", DATA, tmp_path, tmp_path / "run", name="m")

@@ -189,7 +189,11 @@ def _jsonl(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]
         row = {"image": _image_id(image)}
         if "split" in columns:
             row["split"] = str(record[columns["split"]])
-        if "caption_id" in columns and not isinstance(value, list):
+        if (
+            "caption_id" in columns
+            and not isinstance(value, list)
+            and record[columns["caption_id"]] is not None
+        ):
             row["caption_id"] = str(record[columns["caption_id"]])
         for text in texts:
             yield {**row, "caption": text}
