@@ -85,6 +85,7 @@ def main() -> None:
             start = time.perf_counter()
             vectors[name] = way()
             seconds[name].append(time.perf_counter() - start)
+            print(f"round {len(seconds[name])}, {name}: {seconds[name][-1]:.1f} s", flush=True)
     for name, spent in seconds.items():
         print(
             f"{name:<20}{statistics.median(spent):8.2f} s   {len(captions) / statistics.median(spent):8.0f} captions/s"

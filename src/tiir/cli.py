@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -226,7 +227,10 @@ def score(
     data = Dataset.load(dataset)
     encoder = load(model, device=device, precision=precision, revision=revision)
     run = score_dual(encoder, data, dataset, out, batch_size=batch_size, resume=resume, overwrite=overwrite)
-    _print(f"{run!r} -> {out}", f"next: tiir evaluate {out}")
+    _print(f"{run!r} -> {out}")
+    if cut := run.info.notes["truncated_captions"]:
+        _note(f"note: {cut:,} captions are longer than the model's {encoder.max_length} tokens and were cut")
+    _print(f"next: tiir evaluate {out}")
 
 
 @train_app.command("clip")
@@ -465,6 +469,7 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user ends with one message and exit code 1, not a traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are for its developers
     try:
         app(arguments, standalone_mode=True)
     except TiirError as problem:

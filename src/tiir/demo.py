@@ -23,7 +23,7 @@ def run_demo(
     """Prepare 1,000 test scenes, score them with the small CLIP, evaluate, draw hard and easy queries.
 
     Args:
-        out: directory to write: `scenes/`, `run/`, `sheet.png` (with `train` also `model/` and its data).
+        out: directory to write: `scenes/`, the Run `scenes-clip/`, `sheet.png` (with `train` also `model/` and its data).
         train: train the small CLIP again, by the recipe it was made with, instead of using the packaged one.
         overwrite: replace an earlier demo in `out`.
         say: called with a line before each step.
@@ -36,7 +36,7 @@ def run_demo(
     """
     from tiir.models import load
 
-    if (out / "run" / "run.json").exists() and not overwrite:
+    if (out / "scenes-clip" / "run.json").exists() and not overwrite:
         raise DataError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
     say("preparing Scenes: 1,000 drawn pictures, five captions each")
     folder = out / "scenes"
@@ -47,7 +47,7 @@ def run_demo(
         say(
             f"scoring every picture against every caption with {'the new' if train else 'the packaged'} small CLIP"
         )
-        run = score_dual(load(str(model)), dataset, folder, out / "run", overwrite=True)
+        run = score_dual(load(str(model)), dataset, folder, out / "scenes-clip", overwrite=True)
     say("counting ranks")
     evaluation = evaluate(run, dataset)
     hard, easy = sample_queries(evaluation.ranks)

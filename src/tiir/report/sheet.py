@@ -89,8 +89,8 @@ def contact_sheet(
     figure, axes = plt.subplots(
         len(queries),
         len(widths),
-        figsize=(1.35 * sum(widths), 1.62 * len(queries) + 0.25),
-        gridspec_kw={"width_ratios": widths, "wspace": 0.06, "hspace": 0.42},
+        figsize=(1.35 * sum(widths), 1.5 * len(queries) + 0.25),
+        gridspec_kw={"width_ratios": widths, "wspace": 0.06, "hspace": 0.3},
         squeeze=False,
         dpi=120,
     )
