@@ -29,5 +29,5 @@ def test_the_demo_runs_the_whole_main_job(tmp_path: Path) -> None:
         assert sheet.width > 600
         assert len(sheet.convert("RGB").getcolors(1 << 24)) > 1000
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "already holds a demo" in again.stderr

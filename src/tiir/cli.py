@@ -92,6 +92,9 @@ def _free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
     # Said before the long work, not after it.
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
+    other = {"dataset.json": "run.json", "run.json": "dataset.json"}[holds]
+    if (out / other).exists():
+        raise ConfigError(f"{out} holds a {other.removesuffix('.json')}", hint="choose another --out")
     if not overwrite and (out / holds).exists():
         raise ConfigError(
             f"{out} already holds a {holds.removesuffix('.json')}",
@@ -199,6 +202,8 @@ def prepare_scenes(
     from tiir.data.sources.scenes import prepare
 
     _free(out, overwrite)
+    if (out / "images").is_dir() and any((out / "images").iterdir()) and not overwrite:
+        raise ConfigError(f"{out / 'images'} is not empty", hint="choose another --out, or --overwrite")
     _save(prepare(out, split=split, n=n, seed=seed), out, overwrite)
 
 
@@ -381,9 +386,7 @@ def evaluate(
                 seed=seed,
             )
         )
-    if len({e.run for e in evaluations}) < len(
-        evaluations
-    ):  # a/run and b/run: tell them apart by their paths
+    if len({e.run for e in evaluations}) < len(runs):  # a/run and b/run: told apart by their paths
         evaluations = [replace(e, run=str(path)) for e, path in zip(evaluations, runs, strict=True)]
     if as_json:
         typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
@@ -468,7 +471,7 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake of the user ends with one message and exit code 1, not a traceback."""
+    """Run the command line; a mistake ends with one message and exit code 1 (2: of options), not a traceback."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are for its developers
     try:
         app(arguments, standalone_mode=True)

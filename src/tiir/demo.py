@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.data.sources.scenes import prepare
-from tiir.errors import DataError
+from tiir.errors import ConfigError
 from tiir.metrics.evaluate import Evaluation, evaluate
 from tiir.report.sheet import contact_sheet, sample_queries
 from tiir.scoring.dense import score_dual
@@ -32,12 +33,14 @@ def run_demo(
         The evaluation and the path of the contact sheet.
 
     Raises:
-        DataError: `out` already holds a demo and `overwrite` is False.
+        ConfigError: `out` already holds a demo and `overwrite` is False, or is a file.
     """
     from tiir.models import load
 
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file", hint="name a directory")
     if (out / "scenes-clip" / "run.json").exists() and not overwrite:
-        raise DataError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
+        raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
     say("preparing Scenes: 1,000 drawn pictures, five captions each")
     folder = out / "scenes"
     prepare(folder, split="test").save(folder, overwrite=True)
@@ -70,6 +73,8 @@ def train_demo_model(out: Path, *, say: Callable[[str], None] = lambda text: Non
     from tiir.train.config import read_config
     from tiir.train.trainer import train_clip
 
+    if (out / "model" / "training.json").exists():  # an earlier demo's, which the caller agreed to replace
+        shutil.rmtree(out / "model")
     data = {}
     for split in ("train", "val"):
         say(f"drawing the {split} scenes")

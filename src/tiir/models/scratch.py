@@ -18,12 +18,12 @@ def new_clip(
     *,
     vocabulary: int = 600,
     text_length: int = 48,
-    image_size: int = 64,
-    patch_size: int = 8,
+    image_size: int = 60,
+    patch_size: int = 10,
     width: int = 128,
-    heads: int = 4,
-    image_layers: int = 4,
-    text_layers: int = 3,
+    heads: int = 2,
+    image_layers: int = 3,
+    text_layers: int = 2,
     seed: int = 0,
 ) -> None:
     """Write a CLIP directory: random weights, image processor, and a BPE tokenizer trained on `captions`.

@@ -66,6 +66,8 @@ def export_run(
         )
     gallery = galleries[0]
     taken = out.exists() and not (format == "trec" and out.is_dir() and not any(out.iterdir()))
+    if format != "trec" and out.is_dir():
+        raise RunError(f"--out {out} is a directory", hint="name a file")
     if taken and not overwrite:
         raise RunError(f"{out} is there already", hint="choose another --out, or --overwrite")
     if format == "npz":

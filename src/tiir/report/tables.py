@@ -54,7 +54,7 @@ def evaluation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
     tables = []
     for number, (heading, columns) in enumerate(_sections(evaluations)):
-        above = f"{title(evaluations[0])}\n\n{heading}" if number == 0 else heading
+        above = f"{escape(title(evaluations[0]))}\n\n{heading}" if number == 0 else heading
         table = Table(title=above, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
         table.add_column("run", overflow="fold", min_width=7)
         for name in columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import (
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError
-from tiir.io import write_json
+from tiir.io import read_json, write_json
 from tiir.metrics.ranks import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models.dual import caption_limit, load_parts
@@ -32,6 +33,8 @@ __all__ = ["train_clip"]
 
 BATCH = 128  # of the evaluation
 LONGEST = 512  # tokens of a caption, where neither tokenizer nor model has a limit
+
+HOLDS = {"dataset.json": "data set", "run.json": "Run", "config.json": "model"}
 
 
 def train_clip(
@@ -74,7 +77,11 @@ def train_clip(
             f"{out} holds checkpoints of an earlier training",
             hint="continue it with --resume, or choose another --out",
         )
+    held = next((name for name in ("dataset.json", "run.json", "config.json") if (out / name).exists()), None)
+    if held and not last:
+        raise ConfigError(f"{out} already holds a {HOLDS[held]}", hint="choose another --out")
     arguments = _arguments(config, checkpoints, validates=validation is not None)
+    _check_same(out, config, dataset, resume=last is not None)
     set_seed(arguments.seed)
     start = config.model
     if config.scratch is not None:
@@ -113,6 +120,20 @@ def train_clip(
         history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
         write_json(out / "history.json", history)
     return out
+
+
+def _check_same(out: Path, config: TrainConfig, dataset: Dataset, *, resume: bool) -> None:
+    # What a resumed training must share with the one it continues.
+    path, now = out / "training.json", {"config": config.model_dump(), "dataset": dataset.fingerprint}
+    if not resume:
+        write_json(path, now)
+        return
+    begun = read_json(path, error=ConfigError)
+    for key, value in now.items():
+        if begun.get(key) != value:
+            raise ConfigError(
+                f"{out} was begun with another {key}", hint="resume with the same, or choose another --out"
+            )
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -161,10 +182,15 @@ def _number(key: str, value: Any, default: Any) -> Any:
         return value
     if isinstance(default, (int, float)):
         try:
-            number = float(value)
+            number = float(value if not isinstance(value, bool) else "a truth value is no number")
         except (TypeError, ValueError):
             raise ConfigError(f"training.{key} is {value!r}", hint="it must be a number") from None
+        # Defaults such as save_steps: 500.0 are floats: a whole number is given on as an int either way.
+        if isinstance(default, int) and not number.is_integer() and key != "warmup_steps":
+            raise ConfigError(f"training.{key} is {value!r}", hint="it must be a whole number")
         return int(number) if number.is_integer() and isinstance(default, int) else number
+    if isinstance(value, str) and key.endswith(("_steps", "_ratio")):
+        raise ConfigError(f"training.{key} is the text {value!r}", hint="write a number such as 10 or 0.1")
     return value
 
 
@@ -184,13 +210,20 @@ class _Towers(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        # CLIP keeps the scale at 100 at most; a model that starts above keeps its own.
+        self.limit = (
+            max(math.log(100), float(model.logit_scale.detach())) if hasattr(model, "logit_scale") else 0.0
+        )
 
     def forward(self, pixel_values: Tensor, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of the pictures (B, d), of the captions (M, d), and the inverse temperature."""
         model = self.model
-        scale = (
-            model.logit_scale.exp().clamp(max=100) if hasattr(model, "logit_scale") else 1 / model.temperature
-        )
+        if hasattr(model, "logit_scale"):
+            # The parameter is clamped, not the scale: beyond the limit the scale would have no gradient to come back by.
+            model.logit_scale.data.clamp_(max=self.limit)
+            scale = model.logit_scale.exp()
+        else:
+            scale = 1 / model.temperature
         return self.images(pixel_values), self.captions(tokens), scale
 
     def images(self, pixel_values: Tensor) -> Tensor:
@@ -212,7 +245,7 @@ class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], **_: Any) -> Tensor:
         tokens = {key: value for key, value in inputs.items() if key not in ("pixel_values", "owner")}
         image_embeds, text_embeds, scale = model(inputs["pixel_values"], tokens)
-        return contrastive_loss(image_embeds, text_embeds, scale, inputs["owner"])
+        return contrastive_loss(image_embeds, text_embeds, scale.mean(), inputs["owner"])
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         towers = self.accelerator.unwrap_model(self.model)

@@ -66,6 +66,8 @@ def prepare(out: Path, *, split: Split = "test", n: int | None = None, seed: int
     ids = [f"{split}-{i:06d}" for i in range(n)]
     paths = [f"images/{name}.png" for name in ids]
     (out / "images").mkdir(parents=True, exist_ok=True)
+    for old in (out / "images").glob(f"{split}-*.png"):  # of an earlier, larger data set
+        old.unlink()
 
     def draw(i: int) -> str:
         buffer = BytesIO()
