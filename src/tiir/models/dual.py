@@ -220,7 +220,6 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     Raises:
         ModelError: missing, damaged, incomplete, or no dual encoder.
     """
-    transformers.utils.logging.disable_progress_bar()  # of loading weights; downloads keep theirs
     local = Path(name).is_dir()
     if local and revision is not None:
         raise ModelError(

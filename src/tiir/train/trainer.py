@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,8 @@ def _arguments(config: TrainConfig, checkpoints: Path, *, validates: bool) -> Tr
         "eval_strategy": "epoch" if validates else "no",
         "save_total_limit": 2,
         "logging_steps": 50,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": not sys.stderr.isatty(),  # a bar for people, lines for log files
         "report_to": ["tensorboard"] if find_spec("tensorboard") else [],
     }
     ours: dict[str, Any] = {
