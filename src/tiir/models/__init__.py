@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiir.models.base import DualEncoder
-    from tiir.models.dual import Precision
+    from tiir.models.loading import Precision
 
 __all__ = ["load"]
 
 
 def load(
     name: str, *, device: str = "auto", precision: Precision = "auto", revision: str | None = None
-) -> DualEncoder:
-    """Load a dual encoder by hub id or from a local directory.
+) -> DualEncoder | Any:
+    """Load a model by hub id or from a local directory: a dual encoder, or with "lxmert:" before it an LXMERT.
 
     Args:
-        name: such as "openai/clip-vit-base-patch32" or "models/mine".
+        name: such as "openai/clip-vit-base-patch32", "models/mine", "lxmert:unc-nlp/lxmert-base-uncased".
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda:1", ...
         precision: "float32", "bfloat16" or "float16"; "auto" is float32: the number before the speed.
         revision: commit, tag or branch of a hub model.
 
+    Returns:
+        A `DualEncoder`, or a `tiir.models.lxmert.Lxmert`, which `bind` makes a `CrossEncoder`.
+
     Raises:
-        ModelError: it cannot be loaded, is no dual encoder, or the device is not there.
+        ModelError: it cannot be loaded, is of another kind, or the device is not there.
     """
+    if name.startswith("lxmert:"):
+        from tiir.models.lxmert import Lxmert
+
+        return Lxmert(name.removeprefix("lxmert:"), device=device, precision=precision, revision=revision)
     from tiir.models.dual import TransformersDualEncoder
 
     return TransformersDualEncoder(name, device=device, precision=precision, revision=revision)

@@ -1,4 +1,4 @@
-"""What a dual encoder is: one vector an image, one a caption, from a model that says where it came from."""
+"""What tiir asks of a model: a dual encoder gives a vector a side, a cross encoder a score a pair."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DualEncoder", "ModelInfo"]
+__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo"]
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,18 @@ class DualEncoder(Protocol):
 
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
         """Tokens of each caption before the model's limit cuts it, (n,)."""
+
+
+class CrossEncoder(Protocol):
+    """A model with one score for each pair, bound to one list of images and one list of captions.
+
+    Images and captions are named by their positions in these lists.
+    """
+
+    info: ModelInfo
+
+    def score_block(self, images: IntArray, captions: IntArray) -> FloatArray:
+        """Scores of every given image (n,) against every given caption (m,), float32 (n, m)."""
+
+    def score_pairs(self, images: IntArray, captions: IntArray) -> FloatArray:
+        """Scores of pairs: image (p,) and caption (p,) at the same place, float32 (p,)."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +18,26 @@ from torch import Tensor
 from tiir import __version__
 from tiir.data.images import to_rgb
 from tiir.errors import ModelError
-from tiir.io import sha256_file
 from tiir.models.base import ModelInfo
+from tiir.models.loading import (
+    PROBES,
+    Precision,
+    caption_limit,
+    check_tokenizer,
+    choose_device,
+    load_options,
+    revision_of,
+    text_config,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Precision", "TransformersDualEncoder", "caption_limit", "load_parts"]
+__all__ = ["TransformersDualEncoder", "load_parts"]
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FloatArray = npt.NDArray[np.float32]
 TOLERANCE = 1e-5  # of unit vectors: below it, trimmed and fully padded captions are the same
 UNUSED = ("position_ids", "logit_scale", "logit_bias", "temperature")  # no part of an embedding
-PROBES = ("a dog", "two people ride their bicycles along a street", "A man in a red coat, who is reading a "
-          "newspaper, sits on a wooden bench in front of a large brick building with many windows")  # fmt: skip
 
 
 class TransformersDualEncoder:
@@ -53,14 +58,14 @@ class TransformersDualEncoder:
     ) -> None:
         if precision not in get_args(Precision):
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
-        self._device = _device(device)
+        self._device = choose_device(device)
         self._dtype = torch.float32
         model, self._images, self._tokenizer = load_parts(name, revision)
         self._model = model.to(self._device).eval()
         self._image_keys = _arguments(model.get_image_features)
         self._text_keys = _arguments(model.get_text_features)
         self.max_length = caption_limit(model, self._tokenizer)
-        self._vocabulary: int | None = getattr(_text_config(model), "vocab_size", None)
+        self._vocabulary: int | None = getattr(text_config(model), "vocab_size", None)
         self._pad_to: int | None = None
         try:
             self._dim = self._check()
@@ -76,7 +81,7 @@ class TransformersDualEncoder:
             self._model.to(self._dtype)
         self.info = ModelInfo(
             name=name,
-            revision=_revision(name, model),
+            revision=revision_of(name, model),
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             captions=f"padded to {self._pad_to} tokens" if self._pad_to else "bucketed by length",
@@ -194,22 +199,6 @@ class TransformersDualEncoder:
         return bool(np.abs(padded - trimmed).max() <= TOLERANCE)
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as problem:
-        raise ModelError(
-            f"device {device!r} is not available: {str(problem).splitlines()[0]}",
-            hint="use --device cpu or auto",
-        ) from None
-    return chosen
-
-
 def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     """Read a dual encoder's model, image processor and tokenizer.
 
@@ -220,16 +209,7 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     Raises:
         ModelError: missing, damaged, incomplete, or no dual encoder.
     """
-    local = Path(name).is_dir()
-    if local and revision is not None:
-        raise ModelError(
-            f"{name} is a directory, it has no revision {revision!r}", hint="leave --revision out"
-        )
-    if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"no such model directory: {name}", hint="give a directory, or a hub id")
-    options: dict[str, Any] = {"trust_remote_code": False} | (
-        {} if local else {"revision": revision or "main"}
-    )
+    options, local = load_options(name, revision), Path(name).is_dir()
     # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
@@ -258,39 +238,9 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
             f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
             hint="the checkpoint is incomplete or of another architecture",
         )
-    # It also makes an empty tokenizer where the files are missing.
-    known = {token for ids in tokenizer(list(PROBES))["input_ids"] for token in ids}
-    if tokenizer.pad_token is None or known <= set(tokenizer.all_special_ids):
-        lack = "has no padding token" if tokenizer.pad_token is None else "knows no word"
-        raise ModelError(
-            f"{name}: its tokenizer {lack}", hint="copy all its tokenizer files into the directory"
-        )
+    check_tokenizer(name, tokenizer)
     return model, images, tokenizer
 
 
 def _arguments(function: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(function).parameters)
-
-
-def _text_config(model: Any) -> Any:
-    return getattr(model.config, "text_config", model.config)
-
-
-def caption_limit(model: Any, tokenizer: Any) -> int | None:
-    """Tokens that a caption can have: the tokenizer's limit, or the model's positions where they end before it."""
-    text = _text_config(model)
-    positions = getattr(text, "max_position_embeddings", None)
-    if positions is not None and "roberta" in text.model_type:  # it counts positions from pad_token_id + 1
-        positions -= text.pad_token_id + 1
-    limits = [n for n in (tokenizer.model_max_length, positions) if n is not None and n < 100_000]
-    return min(limits, default=None)
-
-
-def _revision(name: str, model: Any) -> str:
-    if not Path(name).is_dir():
-        return str(getattr(model.config, "_commit_hash", None) or "unknown")
-    digest = hashlib.sha256()
-    for path in sorted(Path(name).iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.name} {sha256_file(path)}\n".encode())
-    return f"sha256:{digest.hexdigest()[:32]}"

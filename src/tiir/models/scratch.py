@@ -1,4 +1,4 @@
-"""A small CLIP with random weights and its own tokenizer, written like any local model."""
+"""Small models with random weights and their own tokenizers, written like any local model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_clip"]
+from tiir.errors import ModelError
+
+__all__ = ["new_clip", "new_lxmert"]
 
 WORD_END = "</w>"
 
@@ -39,19 +41,9 @@ def new_clip(
         seed: of the weights.
     """
     import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    bpe = _train_bpe(list(captions), vocabulary)
-    start, end = bpe.token_to_id("<start>"), bpe.token_to_id("<end>")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<pad>",
-        bos_token="<start>",
-        eos_token="<end>",
-        unk_token="<unknown>",
-        model_max_length=text_length,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    tokenizer = _new_tokenizer(captions, vocabulary, text_length)
     side = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
@@ -62,11 +54,11 @@ def new_clip(
         text_config=side
         | {
             "num_hidden_layers": text_layers,
-            "vocab_size": bpe.get_vocab_size(),
+            "vocab_size": len(tokenizer),
             "max_position_embeddings": text_length,
             "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": start,
-            "eos_token_id": end,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
         },
         vision_config=side
         | {"num_hidden_layers": image_layers, "image_size": image_size, "patch_size": patch_size},
@@ -78,6 +70,122 @@ def new_clip(
     size = {"shortest_edge": image_size}
     CLIPImageProcessor(size=size, crop_size={"height": image_size, "width": image_size}).save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def new_lxmert(
+    captions: Iterable[str],
+    out: Path,
+    *,
+    feature_width: int,
+    language: str | None = None,
+    vocabulary: int = 600,
+    text_length: int = 48,
+    width: int = 128,
+    heads: int = 4,
+    language_layers: int = 2,
+    vision_layers: int = 1,
+    cross_layers: int = 2,
+    seed: int = 0,
+) -> None:
+    """Write an LXMERT matcher directory: random weights with the study's head, and a tokenizer.
+
+    Args:
+        captions: the texts that the vocabulary is made from, where `language` is None.
+        out: directory to write.
+        feature_width: of the region features.
+        language: hub id or directory of a BERT of the same width and heads, whose tokenizer, embeddings and
+            first `language_layers` layers start the language side.
+        vocabulary: largest number of tokens, where `language` is None.
+        text_length: tokens a caption can have, start and end included.
+        width, heads: of all layers.
+        language_layers, vision_layers, cross_layers: depth.
+        seed: of the weights.
+
+    Raises:
+        ModelError: `language` cannot be loaded, is no BERT, or has another shape.
+    """
+    import torch
+    from transformers import LxmertConfig
+
+    from tiir.models.lxmert import LxmertMatcher
+
+    bert, tokenizer = (None, _new_tokenizer(captions, vocabulary, text_length)) if language is None else (
+        _bert(language, width, heads, language_layers)
+    )  # fmt: skip
+    if bert is not None:
+        text_length = bert.config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, text_length)
+    config = LxmertConfig(
+        vocab_size=len(tokenizer) if bert is None else bert.config.vocab_size,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=text_length,
+        l_layers=language_layers,
+        r_layers=vision_layers,
+        x_layers=cross_layers,
+        visual_feat_dim=feature_width,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        matcher = LxmertMatcher(config)
+    matcher.cls = None
+    if bert is not None:
+        weights = {f"embeddings.{key}": value for key, value in bert.embeddings.state_dict().items()}
+        for n in range(language_layers):
+            layer = bert.encoder.layer[n].state_dict()
+            weights |= {f"encoder.layer.{n}.{key}": value for key, value in layer.items()}
+        unknown = matcher.lxmert.load_state_dict(weights, strict=False).unexpected_keys
+        assert set(unknown) <= {"embeddings.position_ids", "embeddings.token_type_ids"}, unknown
+    matcher.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _bert(name: str, width: int, heads: int, layers: int) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
+    from tiir.models.loading import check_tokenizer, load_options
+
+    options = load_options(name)
+    try:
+        bert, report = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
+        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot load {name}: {first}", hint="give the directory or hub id of a BERT"
+        ) from problem
+    if bert.config.model_type != "bert":
+        raise ModelError(f"{name} is a {bert.config.model_type} model", hint="language layers come from a BERT")
+    if lost := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
+        raise ModelError(f"{name} lacks {len(lost)} weights: {', '.join(lost[:3])}", hint="it is incomplete")
+    have = (bert.config.hidden_size, bert.config.num_attention_heads, bert.config.intermediate_size)
+    if have != (width, heads, 4 * width) or bert.config.num_hidden_layers < layers:
+        raise ModelError(
+            f"{name} has width {have[0]}, {have[1]} heads, inner width {have[2]}, {bert.config.num_hidden_layers} layers; "
+            f"asked for {width}, {heads}, {4 * width}, {layers}",
+            hint="set width, heads and language_layers to the BERT's",
+        )
+    check_tokenizer(name, tokenizer, bert.config.vocab_size)
+    return bert, tokenizer
+
+
+def _new_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_train_bpe(list(captions), vocabulary),
+        pad_token="<pad>",
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unknown>",
+        model_max_length=length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
 
 
 def _train_bpe(captions: Sequence[str], vocabulary: int) -> Any:

@@ -1,0 +1,140 @@
+"""Pairs per second of LXMERT-base: the factored model against the plain transformers forward in padded batches.
+
+    python benchmarks/lxmert_pairs.py [--captions 192] [--images 16] [--rounds 3] [--device cuda --precision bfloat16]
+
+Random weights of LXMERT-base's shape and random regions (36 x 2048): neither changes the work. Caption lengths are
+those of real COCO captions (TIIR_SHARED) under a word tokenizer, else drawn about their mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LxmertConfig
+
+from tiir.models.base import ModelInfo
+from tiir.models.factored import multiplications
+from tiir.models.lxmert import Lxmert, LxmertMatcher
+from tiir.models.pairs import PairScorer
+
+BATCH = 64  # pairs of a plain batch
+REGIONS = 36
+
+
+class Regions:
+    """What a PairScorer asks of a FeatureStore, in memory."""
+
+    width, n_regions = 2048, REGIONS
+
+    def __init__(self, images: int) -> None:
+        draw = np.random.default_rng(0)
+        self.regions = draw.random((images, REGIONS, 2048), np.float32)
+        self.boxes = np.sort(draw.random((images, REGIONS, 2, 2), np.float32), axis=2).reshape(images, REGIONS, 4)
+
+    def rows(self, image_ids: list[int]) -> np.ndarray:
+        return np.asarray(image_ids)
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.regions[rows], self.boxes[rows]
+
+
+def caption_lengths(n: int) -> tuple[np.ndarray, str]:
+    """Tokens of n captions: words and marks, [CLS] and [SEP]."""
+    draw = np.random.default_rng(0)
+    file = Path(os.environ.get("TIIR_SHARED", "../shared")) / "coco" / "dataset_coco.json"
+    if file.exists():
+        import re
+
+        images = json.loads(file.read_text())["images"]
+        texts = [sentence["raw"] for image in images for sentence in image["sentences"]]
+        chosen = draw.choice(len(texts), n, replace=False)
+        return np.array([len(re.findall(r"\w+|[^\w\s]", texts[i])) + 2 for i in chosen]), "real COCO captions"
+    return np.clip(draw.normal(13.5, 2.7, n).round(), 8, 40).astype(int), "drawn lengths"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=192)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    config = LxmertConfig()
+    device, dtype = torch.device(given.device), getattr(torch, given.precision)
+    matcher = LxmertMatcher(config).eval().to(device, dtype)
+    matcher.cls = None
+    lengths, source = caption_lengths(given.captions)
+    ids = [torch.randint(1, config.vocab_size, (int(n),)).tolist() for n in lengths]
+    store = Regions(given.images)
+
+    encoder = Lxmert.__new__(Lxmert)  # no directory: the weights above
+    encoder.matcher, encoder.device, encoder.dtype, encoder.max_length = matcher, device, dtype, 512
+    encoder.info = ModelInfo("lxmert-base shape", "", str(device), given.precision, "")
+    encoder.tokens = lambda captions: [ids[i] for i in captions]  # type: ignore[method-assign, assignment]
+    scorer = PairScorer(encoder, range(len(ids)), list(range(given.images)), store, memory=2 * 1024**3)  # type: ignore[arg-type]
+    pairs = given.captions * given.images
+    padded = 0
+
+    @torch.inference_mode()
+    def plain() -> np.ndarray:
+        nonlocal padded
+        scores, padded = np.empty((given.images, given.captions), np.float32), 0
+        flat = [(i, c) for i in range(given.images) for c in range(given.captions)]
+        for start in range(0, len(flat), BATCH):
+            image, caption = map(list, zip(*flat[start : start + BATCH], strict=True))
+            words = [torch.tensor(ids[c]) for c in caption]
+            tokens = torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(w) for w in words], batch_first=True).to(device)
+            regions, boxes = (torch.from_numpy(a).to(device, dtype) for a in store.read(np.array(image)))
+            scores[image, caption] = matcher(tokens, mask, regions, boxes).float().cpu().numpy()
+            padded += tokens.numel()
+        return scores
+
+    def factored() -> np.ndarray:
+        return scorer.score_block(np.arange(given.images), np.arange(given.captions))
+
+    def timed(work) -> tuple[float, np.ndarray]:  # noqa: ANN001
+        start = time.perf_counter()
+        result = work()
+        return time.perf_counter() - start, result
+
+    timed(factored)
+    seconds: dict[str, list[float]] = {"plain": [], "factored": []}
+    for _ in range(given.rounds):
+        for name, work in (("plain", plain), ("factored", factored)):
+            spent, scores = timed(work)
+            seconds[name].append(spent)
+            if name == "plain":
+                expected = scores
+    difference = float(np.abs(scores - expected).max())
+    ratios = [p / f for p, f in zip(seconds["plain"], seconds["factored"], strict=True)]
+    slow, fast = (statistics.median(seconds[name]) for name in ("plain", "factored"))
+    work_plain = np.mean([multiplications(config, max(1, round(padded / pairs)), REGIONS, factored=False)])
+    work_fast = np.mean([multiplications(config, int(n), REGIONS, factored=True) for n in lengths])
+    # The floor: the same machine's rate in one large matrix product.
+    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+    with torch.inference_mode():
+        a @ a
+        peak = max(2 * 4096**3 / timed(lambda: (a @ a).float().sum().item())[0] for _ in range(5))
+    print(f"{pairs:,} pairs, {source}: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding")
+    print(f"plain     {pairs / slow:8.1f} pairs/s   {work_plain / 1e9:.2f} G multiply-adds a pair")
+    print(f"factored  {pairs / fast:8.1f} pairs/s   {work_fast / 1e9:.2f} G multiply-adds a pair")
+    print(f"ratio     {statistics.median(ratios):8.2f}x of {work_plain / work_fast:.2f}x by the count of operations")
+    print(f"largest difference of scores {difference:.1e} (their spread: {expected.std():.1e})")
+    share = 2 * work_fast * pairs / fast / peak
+    print(f"factored reaches {share:.0%} of one large matrix product's {peak / 1e9:,.0f} GFLOP/s")
+    for name, images, captions in (("1K", 1_000, 5_000), ("5K", 5_000, 25_010)):
+        print(f"all pairs of COCO {name}: {images * captions / (pairs / fast) / 3600:,.1f} h")
+
+
+if __name__ == "__main__":
+    main()

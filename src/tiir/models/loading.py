@@ -1,0 +1,114 @@
+"""What loading any model takes: names, devices, tokenizers, and where a model came from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tiir.errors import ModelError
+from tiir.io import sha256_file
+
+__all__ = [
+    "PROBES",
+    "Precision",
+    "caption_limit",
+    "check_tokenizer",
+    "choose_device",
+    "load_options",
+    "revision_of",
+    "text_config",
+]
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PROBES = ("a dog", "two people ride their bicycles along a street", "A man in a red coat, who is reading a "
+          "newspaper, sits on a wooden bench in front of a large brick building with many windows")  # fmt: skip
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name; "auto" is cuda, else mps, else cpu.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as problem:
+        raise ModelError(
+            f"device {device!r} is not available: {str(problem).splitlines()[0]}",
+            hint="use --device cpu or auto",
+        ) from None
+    return chosen
+
+
+def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Arguments of transformers' `from_pretrained` for a hub id or a directory.
+
+    Raises:
+        ModelError: no such directory, or a revision of one.
+    """
+    local = Path(name).is_dir()
+    if local and revision is not None:
+        raise ModelError(
+            f"{name} is a directory, it has no revision {revision!r}", hint="leave --revision out"
+        )
+    if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError(f"no such model directory: {name}", hint="give a directory, or a hub id")
+    return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
+
+
+def check_tokenizer(name: str, tokenizer: Any, vocabulary: int | None = None) -> None:
+    """Refuse the empty tokenizer that transformers makes where files are missing, or one of another model.
+
+    Args:
+        name: of the model, for the message.
+        tokenizer: as loaded.
+        vocabulary: tokens that the model has, if known.
+
+    Raises:
+        ModelError: it has no padding token, knows no word, or has more tokens than the model.
+    """
+    known = {token for ids in tokenizer(list(PROBES))["input_ids"] for token in ids}
+    if tokenizer.pad_token is None or known <= set(tokenizer.all_special_ids):
+        lack = "has no padding token" if tokenizer.pad_token is None else "knows no word"
+        raise ModelError(
+            f"{name}: its tokenizer {lack}", hint="copy all its tokenizer files into the directory"
+        )
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{name}: its tokenizer has {len(tokenizer)} tokens, the model {vocabulary}",
+            hint="the tokenizer files belong to another model",
+        )
+
+
+def text_config(model: Any) -> Any:
+    """The part of a model's configuration that is about texts."""
+    return getattr(model.config, "text_config", model.config)
+
+
+def caption_limit(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that a caption can have: the tokenizer's limit, or the model's positions where they end before it."""
+    text = text_config(model)
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and "roberta" in text.model_type:  # it counts positions from pad_token_id + 1
+        positions -= text.pad_token_id + 1
+    limits = [n for n in (tokenizer.model_max_length, positions) if n is not None and n < 100_000]
+    return min(limits, default=None)
+
+
+def revision_of(name: str, model: Any) -> str:
+    """The commit of a hub model, the content hash of a directory."""
+    if not Path(name).is_dir():
+        return str(getattr(model.config, "_commit_hash", None) or "unknown")
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()[:32]}"

@@ -1,0 +1,245 @@
+"""LXMERT as a matcher of images and captions: loaded from anywhere, scored exactly and fast."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.models.lxmert.modeling_lxmert import (
+    LxmertModel,
+    LxmertPreTrainedModel,
+    LxmertVisualAnswerHead,
+)
+
+from tiir import __version__
+from tiir.errors import ModelError
+from tiir.models.base import ModelInfo
+from tiir.models.loading import Precision, caption_limit, check_tokenizer, choose_device, load_options, revision_of
+from tiir.models.factored import cross, encode_captions, encode_images
+
+if TYPE_CHECKING:
+    from tiir.features.store import FeatureStore
+    from tiir.models.pairs import PairScorer
+
+__all__ = ["Lxmert", "LxmertMatcher", "load_matcher"]
+
+
+class LxmertMatcher(LxmertPreTrainedModel):  # type: ignore[misc]
+    """LxmertModel with a head that says how well an image and a caption match.
+
+    The head is the original study's (`match_head.logit_fc`: Linear h to 2h, GELU, LayerNorm, Linear 2h to 1) or
+    LXMERT's own of the pre-training (`cls.seq_relationship`: matched against not matched), which makes a
+    zero-shot matcher. `save_pretrained` and `load_matcher` are inverse.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.lxmert = LxmertModel(config)
+        self.match_head: nn.Module | None = LxmertVisualAnswerHead(config, 1)
+        self.cls: nn.Module | None = _Relationship(config.hidden_size)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, visual_feats: Tensor, visual_pos: Tensor
+    ) -> Tensor:
+        """The plain forward pass of transformers: the definition of the score.
+
+        Args:
+            input_ids, attention_mask: (B, T).
+            visual_feats: (B, R, D).
+            visual_pos: (B, R, 4).
+
+        Returns:
+            Matching scores (B,), logits: above 0 means matched.
+        """
+        outputs = self.lxmert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=torch.zeros_like(input_ids),
+            visual_feats=visual_feats,
+            visual_pos=visual_pos,
+            return_dict=True,
+        )
+        return self.head(outputs.pooled_output)
+
+    def grid(
+        self, input_ids: Tensor, attention_mask: Tensor | None, visual_feats: Tensor, visual_pos: Tensor
+    ) -> Tensor:
+        """Every image against every caption, by the factored model; can be trained through.
+
+        Args:
+            input_ids, attention_mask: (M, T).
+            visual_feats: (B, R, D).
+            visual_pos: (B, R, 4).
+
+        Returns:
+            Matching scores (B, M).
+        """
+        images = encode_images(self.lxmert, visual_feats, visual_pos)
+        captions = encode_captions(self.lxmert, input_ids, attention_mask)
+        n, m = len(visual_feats), len(input_ids)
+        row = torch.arange(n, device=input_ids.device).repeat_interleave(m)  # (n m,)
+        column = torch.arange(m, device=input_ids.device).repeat(n)
+        return self.head(cross(self.lxmert, images.take(row), captions.take(column))).view(n, m)
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """Scores (p,) of pooled outputs (p, h)."""
+        if self.match_head is not None:
+            score: Tensor = self.match_head(pooled)[:, 0]
+            return score
+        assert self.cls is not None
+        no, yes = self.cls.seq_relationship(pooled).unbind(-1)  # type: ignore[operator]
+        return yes - no  # type: ignore[no-any-return]
+
+
+class _Relationship(nn.Module):
+    # Named as in LXMERT's checkpoints: cls.seq_relationship.
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.seq_relationship = nn.Linear(width, 2)
+
+
+def load_matcher(
+    name: str, *, revision: str | None = None, new_head: bool = False
+) -> tuple[LxmertMatcher, Any]:
+    """Read an LXMERT with its tokenizer, as float32 on the CPU.
+
+    Args:
+        name: hub id, such as "unc-nlp/lxmert-base-uncased", or a directory: fine-tuned by tiir, by the original
+            study, or pre-trained.
+        revision: of a hub model.
+        new_head: where the checkpoint has no `match_head`, add one with random weights to be trained, instead
+            of LXMERT's own zero-shot head.
+
+    Returns:
+        The matcher in evaluation mode, and the tokenizer.
+
+    Raises:
+        ModelError: missing, damaged, incomplete, no LXMERT, or without any head that matches.
+    """
+    options = load_options(name, revision)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+        if config.model_type != "lxmert":
+            raise ModelError(f"{name} is a {config.model_type} model", hint="it must be an LXMERT")
+        if not config.x_layers:
+            raise ModelError(f"{name} has no cross layers", hint="it cannot score a pair")
+        matcher, report = LxmertMatcher.from_pretrained(
+            name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    except ModelError:
+        raise
+    except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
+        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        hint = "the directory may be incomplete or damaged" if Path(name).is_dir() else (
+            "check the id; without a network, give a local directory"
+        )  # fmt: skip
+        raise ModelError(f"cannot load {name}: {first}", hint=hint) from problem
+    missing = set(report["missing_keys"])
+    body = sorted(key for key in missing if key.startswith("lxmert."))
+    if body or report["mismatched_keys"]:
+        wrong = body or sorted(str(key[0]) for key in report["mismatched_keys"])
+        raise ModelError(
+            f"{name} lacks {len(wrong)} weights of an LXMERT, or has them in another shape: {', '.join(wrong[:3])}",
+            hint="the checkpoint is incomplete or of another architecture",
+        )
+    has_match = not any(key.startswith("match_head.") for key in missing)
+    has_relationship = not any(key.startswith("cls.") for key in missing)
+    if has_match or new_head:
+        matcher.cls = None
+    elif has_relationship:
+        matcher.match_head = None
+    else:
+        raise ModelError(
+            f"{name} has no head that matches images and captions (match_head or cls.seq_relationship)",
+            hint="fine-tune it first: tiir train lxmert",
+        )
+    check_tokenizer(name, tokenizer, config.vocab_size)
+    return matcher.eval(), tokenizer
+
+
+class Lxmert:
+    """An LXMERT to score with, as `tiir.models.load("lxmert:NAME")` gives it.
+
+    Args:
+        name: hub id or directory.
+        device: "auto" (cuda, else mps, else cpu) or a torch device.
+        precision: of the weights and the arithmetic; "auto" is float32. Scores are always float32.
+        revision: of a hub model.
+
+    Raises:
+        ModelError: it cannot be loaded, or the device is not there.
+    """
+
+    def __init__(
+        self, name: str, *, device: str = "auto", precision: Precision = "auto", revision: str | None = None
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
+        self.device = choose_device(device)
+        self.dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
+        matcher, self.tokenizer = load_matcher(name, revision=revision)
+        self.matcher = matcher.to(self.device, self.dtype)
+        self.max_length = min(caption_limit(matcher, self.tokenizer) or 512, 512)
+        self.info = ModelInfo(
+            name=f"lxmert:{name}",
+            revision=revision_of(name, matcher),
+            device=str(self.device),
+            precision=str(self.dtype).removeprefix("torch."),
+            captions="grouped by length",
+            versions={
+                "python": platform.python_version(),
+                "tiir": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        )
+
+    def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Tokens of each caption before the model's limit cuts it, (n,)."""
+        if not captions:
+            return np.empty(0, np.int64)
+        tokens = self.tokenizer(list(captions), truncation=False, padding=False, verbose=False)["input_ids"]
+        return np.fromiter(map(len, tokens), np.int64, len(tokens))
+
+    def tokens(self, captions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each caption, cut at the model's limit."""
+        if not captions:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            list(captions), truncation=True, max_length=self.max_length, padding=False
+        )["input_ids"]
+        return ids
+
+    def bind(
+        self,
+        captions: Sequence[str],
+        image_ids: Sequence[str],
+        features: FeatureStore,
+        *,
+        memory: int = 2 * 1024**3,
+    ) -> PairScorer:
+        """The CrossEncoder of these captions and images.
+
+        Args:
+            captions: texts.
+            image_ids: images whose regions are in `features`.
+            features: region features of the width that the model was trained with.
+            memory: bytes that tensors of images, captions and pairs may take together, besides the weights.
+
+        Raises:
+            DataError: an image is not in `features`.
+            ModelError: the features have another width than the model's.
+            ConfigError: the memory does not hold one pair.
+        """
+        from tiir.models.pairs import PairScorer
+
+        return PairScorer(self, captions, image_ids, features, memory=memory)
