@@ -36,7 +36,9 @@ class Regions:
     def __init__(self, images: int) -> None:
         draw = np.random.default_rng(0)
         self.regions = draw.random((images, REGIONS, 2048), np.float32)
-        self.boxes = np.sort(draw.random((images, REGIONS, 2, 2), np.float32), axis=2).reshape(images, REGIONS, 4)
+        self.boxes = np.sort(draw.random((images, REGIONS, 2, 2), np.float32), axis=2).reshape(
+            images, REGIONS, 4
+        )
 
     def rows(self, image_ids: list[int]) -> np.ndarray:
         return np.asarray(image_ids)
@@ -60,7 +62,9 @@ def caption_lengths(n: int) -> tuple[np.ndarray, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--captions", type=int, default=192)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -93,7 +97,9 @@ def main() -> None:
             image, caption = map(list, zip(*flat[start : start + BATCH], strict=True))
             words = [torch.tensor(ids[c]) for c in caption]
             tokens = torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
-            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(w) for w in words], batch_first=True).to(device)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(w) for w in words], batch_first=True).to(
+                device
+            )
             regions, boxes = (torch.from_numpy(a).to(device, dtype) for a in store.read(np.array(image)))
             scores[image, caption] = matcher(tokens, mask, regions, boxes).float().cpu().numpy()
             padded += tokens.numel()
@@ -102,7 +108,7 @@ def main() -> None:
     def factored() -> np.ndarray:
         return scorer.score_block(np.arange(given.images), np.arange(given.captions))
 
-    def timed(work) -> tuple[float, np.ndarray]:  # noqa: ANN001
+    def timed(work) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
         result = work()
         return time.perf_counter() - start, result
@@ -125,10 +131,14 @@ def main() -> None:
     with torch.inference_mode():
         a @ a
         peak = max(2 * 4096**3 / timed(lambda: (a @ a).float().sum().item())[0] for _ in range(5))
-    print(f"{pairs:,} pairs, {source}: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding")
+    print(
+        f"{pairs:,} pairs, {source}: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding"
+    )
     print(f"plain     {pairs / slow:8.1f} pairs/s   {work_plain / 1e9:.2f} G multiply-adds a pair")
     print(f"factored  {pairs / fast:8.1f} pairs/s   {work_fast / 1e9:.2f} G multiply-adds a pair")
-    print(f"ratio     {statistics.median(ratios):8.2f}x of {work_plain / work_fast:.2f}x by the count of operations")
+    print(
+        f"ratio     {statistics.median(ratios):8.2f}x of {work_plain / work_fast:.2f}x by the count of operations"
+    )
     print(f"largest difference of scores {difference:.1e} (their spread: {expected.std():.1e})")
     share = 2 * work_fast * pairs / fast / peak
     print(f"factored reaches {share:.0%} of one large matrix product's {peak / 1e9:,.0f} GFLOP/s")

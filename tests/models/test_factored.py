@@ -35,7 +35,9 @@ def random_inputs(
 
 
 @torch.no_grad()
-def plain(matcher: LxmertMatcher, captions: list[torch.Tensor], features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def plain(
+    matcher: LxmertMatcher, captions: list[torch.Tensor], features: torch.Tensor, boxes: torch.Tensor
+) -> torch.Tensor:
     """Every pair by the plain forward pass, captions padded: (images, captions)."""
     ids = torch.nn.utils.rnn.pad_sequence(captions, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(c) for c in captions], batch_first=True)
@@ -46,14 +48,16 @@ def plain(matcher: LxmertMatcher, captions: list[torch.Tensor], features: torch.
 
 
 @torch.no_grad()
-def factored(matcher: LxmertMatcher, captions: list[torch.Tensor], features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def factored(
+    matcher: LxmertMatcher, captions: list[torch.Tensor], features: torch.Tensor, boxes: torch.Tensor
+) -> torch.Tensor:
     """Every pair by the factored model, one caption at a time and no padding."""
     images = encode_images(matcher.lxmert, features, boxes)
     rows = torch.arange(len(features))
     columns = []
     for caption in captions:
-        side = encode_captions(matcher.lxmert, caption[None]).take(torch.zeros_like(rows))
-        columns.append(matcher.head(cross(matcher.lxmert, images.take(rows), side)))
+        side = encode_captions(matcher.lxmert, caption[None])
+        columns.append(matcher.head(cross(matcher.lxmert, images, side, rows, torch.zeros_like(rows))))
     return torch.stack(columns, dim=1)
 
 
@@ -115,11 +119,12 @@ def test_gradients_equal_those_of_the_plain_forward() -> None:
         )  # fmt: skip
         (scores * weights).sum().backward()
         found.append({name: p.grad.clone() for name, p in matcher.named_parameters() if p.grad is not None})
-    # The last layer's vision half has no part in the score; the plain pass computes it all the same.
+    # The plain pass also computes what has no part in the score: the last layer's vision half, and the bias of
+    # keys, which a softmax does not see.
     for name, gradient in found[1].items():
         torch.testing.assert_close(gradient, found[0][name], rtol=1e-3, atol=1e-4)
     unused = set(found[0]) - set(found[1])
-    assert all(found[0][name].abs().max() == 0 for name in unused)
+    assert all(found[0][name].abs().max() < 1e-5 for name in unused)
 
 
 def test_operations_are_counted_as_torch_counts_them() -> None:
@@ -137,12 +142,14 @@ def test_operations_are_counted_as_torch_counts_them() -> None:
             matcher(captions[0][None], None, features, boxes)
         assert counter.get_total_flops() == 2 * multiplications(config, 9, 7, factored=False)
         with torch.no_grad():
-            images, words = encode_images(matcher.lxmert, features, boxes), encode_captions(matcher.lxmert, captions[0][None])
+            images, words = (
+                encode_images(matcher.lxmert, features, boxes),
+                encode_captions(matcher.lxmert, captions[0][None]),
+            )
             with FlopCounterMode(display=False) as counter:
-                matcher.head(cross(matcher.lxmert, images, words))
+                matcher.head(cross(matcher.lxmert, images, words, torch.tensor([0]), torch.tensor([0])))
         counted = counter.get_total_flops()
         # The counter does not know the CPU's fused attention: its two products are added by hand.
-        attention = 2 * 2 * 24 * ((x_layers - 1) * (2 * 9 * 7 + 9 * 9 + 7 * 7) + 9 * 7 + 9)
+        attention = 2 * 2 * 24 * ((x_layers - 1) * (2 * 9 * 7 + 9 * 9 + 7 * 7) + 9 * 7)
         expected = 2 * multiplications(config, 9, 7, factored=True)
         assert expected in (counted, counted + attention)
-

@@ -20,7 +20,7 @@ __all__ = ["Side", "cross", "encode_captions", "encode_images", "multiplications
 
 @dataclass(frozen=True)
 class Side:
-    """Images or captions, ready for the cross layers; the rows of all tensors belong together.
+    """Images or captions, ready for the cross layers.
 
     Args:
         states: (n, S, h) after the layers that see this side only; S regions or tokens.
@@ -33,13 +33,6 @@ class Side:
     keys: Tensor
     values: Tensor
     mask: Tensor | None = None
-
-    def take(self, rows: Tensor) -> Side:
-        """Some rows, in the order given; rows may repeat."""
-        return Side(*(None if t is None else t.index_select(0, rows) for t in self._tensors()))  # type: ignore[arg-type]
-
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        return self.states, self.queries, self.keys, self.values, self.mask
 
 
 def encode_captions(model: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> Side:
@@ -68,40 +61,43 @@ def encode_images(model: Any, regions: Tensor, boxes: Tensor) -> Side:
     """
     states = model.encoder.visn_fc(regions, boxes)  # (n, R, h)
     for layer in model.encoder.r_layers:
-        states = _layer(layer, states, None)
+        states = _layer(layer, states)
     return Side(states, *_project(model.encoder.x_layers[0].visual_attention.att, states, states))
 
 
-def cross(model: Any, images: Side, captions: Side) -> Tensor:
-    """The cross layers over pairs: row i of one side with row i of the other.
+def cross(model: Any, images: Side, captions: Side, rows: Tensor, columns: Tensor) -> Tensor:
+    """The cross layers over pairs.
 
     Args:
         model: a transformers LxmertModel.
-        images, captions: p rows each.
+        images, captions: encoded.
+        rows, columns: (p,) the image and the caption of each pair.
 
     Returns:
         The pooled output that the heads read, (p, h).
     """
     layers = model.encoder.x_layers
-    words, parts = captions.states, images.states  # (p, T, h), (p, R, h)
+    word_mask = None if captions.mask is None else captions.mask[columns]
+    words, word_q = captions.states[columns], captions.queries[columns]  # (p, T, h), (p, heads, T, d)
+    part_k, part_v = images.keys[rows], images.values[rows]  # (p, heads, R, d)
+    if len(layers) > 1:
+        parts, part_q = images.states[rows], images.queries[rows]
+        word_k, word_v = captions.keys[columns], captions.values[columns]
     for n, layer in enumerate(layers):
-        mutual = layer.visual_attention
-        if n == 0:
-            word_q, word_k, word_v = captions.queries, captions.keys, captions.values
-            part_q, part_k, part_v = images.queries, images.keys, images.values
-        elif n < len(layers) - 1:
+        mutual, last = layer.visual_attention, n == len(layers) - 1
+        if n and last:
+            word_q, part_k, part_v = _project(mutual.att, words, parts)
+        elif n:
             word_q, word_k, word_v = _project(mutual.att, words, words)
             part_q, part_k, part_v = _project(mutual.att, parts, parts)
-        else:  # the words look at the parts, nobody looks back
-            word_q, part_k, part_v = _project(mutual.att, words, parts)
-        words_seen = mutual.output(_attend(mutual.att, word_q, part_k, part_v, images.mask), words)
-        if n == len(layers) - 1:
-            first = _self_attention(layer.lang_self_att, words_seen[:, :1], words_seen, captions.mask)
-            words = layer.lang_output(layer.lang_inter(first), first)  # (p, 1, h): [CLS]
+        words_seen = mutual.output(_attend(mutual.att, word_q, part_k, part_v), words)
+        if last:  # the words look at the parts, and then only [CLS] goes on
+            first = _first_self_attention(layer.lang_self_att, words_seen, word_mask)
+            words = layer.lang_output(layer.lang_inter(first), first)  # (p, 1, h)
             break
-        parts_seen = mutual.output(_attend(mutual.att, part_q, word_k, word_v, captions.mask), parts)
-        words = _self_attention(layer.lang_self_att, words_seen, words_seen, captions.mask)
-        parts = _self_attention(layer.visn_self_att, parts_seen, parts_seen, images.mask)
+        parts = mutual.output(_attend(mutual.att, part_q, word_k, word_v, word_mask), parts)
+        words = _self_attention(layer.lang_self_att, words_seen, word_mask)
+        parts = _self_attention(layer.visn_self_att, parts)
         words = layer.lang_output(layer.lang_inter(words), words)
         parts = layer.visn_output(layer.visn_inter(parts), parts)
     pooled: Tensor = model.pooler(words)  # (p, h)
@@ -124,7 +120,8 @@ def multiplications(config: Any, tokens: int, regions: int, *, factored: bool) -
         >>> f"{plain / ours:.2f}"
         '2.56'
     """
-    h, inner, t, r = config.hidden_size, config.intermediate_size, tokens, regions
+    h, inner = int(config.hidden_size), int(config.intermediate_size)
+    t, r = tokens, regions
     ffn = 2 * h * inner  # of one token
 
     def attention(queries: int, keys: int) -> int:  # the two products without projections
@@ -137,13 +134,16 @@ def multiplications(config: Any, tokens: int, regions: int, *, factored: bool) -
         return (t + r) * 4 * h * h + 2 * attention(t, r) + alone(t) + alone(r)
 
     head = h * h + 2 * h * h + 2 * h
+    layers = int(config.x_layers)
     if not factored:
-        side = config.l_layers * alone(t) + config.r_layers * alone(r)
-        return side + r * (config.visual_feat_dim + 4) * h + config.x_layers * both() + head
+        side: int = config.l_layers * alone(t) + config.r_layers * alone(r)
+        total: int = side + r * (config.visual_feat_dim + 4) * h + layers * both() + head
+        return total
     last = (t * 2 + r * 2) * h * h + attention(t, r)  # words look at parts
-    last += (t * 2 + 2) * h * h + attention(1, t) + ffn  # [CLS] looks at words
-    projected = (t + 2 * r if config.x_layers == 1 else 3 * (t + r)) * h * h  # the first layer's, done already
-    return (config.x_layers - 1) * both() + last - projected + head
+    # [CLS] looks at words; its heads work in the whole width
+    last += 4 * h * h + int(config.num_attention_heads) * attention(1, t) + ffn
+    projected = (t + 2 * r if layers == 1 else 3 * (t + r)) * h * h  # the first layer's, done already
+    return (layers - 1) * both() + last - projected + head
 
 
 def _project(attention: Any, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,20 +156,41 @@ def _project(attention: Any, queries: Tensor, keys: Tensor) -> tuple[Tensor, Ten
     return split(attention.query(queries)), split(attention.key(keys)), split(attention.value(keys))
 
 
-def _attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(
+    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+) -> Tensor:
     dropout = attention.dropout.p if attention.training else 0.0
     seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     n, heads, s, d = seen.shape
     return seen.transpose(1, 2).reshape(n, s, heads * d)
 
 
-def _self_attention(block: Any, queries: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
-    seen = _attend(block.self, *_project(block.self, queries, states), mask)
-    out: Tensor = block.output(seen, queries)
+def _self_attention(block: Any, states: Tensor, mask: Tensor | None = None) -> Tensor:
+    seen = _attend(block.self, *_project(block.self, states, states), mask)
+    out: Tensor = block.output(seen, states)
     return out
 
 
-def _layer(layer: Any, states: Tensor, mask: Tensor | None) -> Tensor:
-    seen = _self_attention(layer.attention, states, states, mask)
+def _first_self_attention(block: Any, states: Tensor, mask: Tensor | None) -> Tensor:
+    # Self-attention of the first position only. One query is projected into the states' space, rather than all
+    # states into the keys', and the mean of the states into the values', rather than all of them: the products
+    # associate. The keys' bias shifts all scores of a query alike, so the softmax does not see it.
+    attention = block.self
+    (p, s, h), heads = states.shape, attention.num_attention_heads
+    d = h // heads
+    query = attention.query(states[:, 0]).view(p, heads, d).transpose(0, 1)  # (heads, p, d)
+    query = (query @ attention.key.weight.view(heads, d, h)).transpose(0, 1)  # (p, heads, h)
+    scores = query @ states.transpose(1, 2) / d**0.5  # (p, heads, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, 0], float("-inf"))
+    mean = attention.dropout(scores.softmax(-1)) @ states  # (p, heads, h)
+    seen = mean.transpose(0, 1) @ attention.value.weight.view(heads, d, h).transpose(1, 2)  # (heads, p, d)
+    seen = seen.transpose(0, 1).reshape(p, 1, h) + attention.value.bias
+    out: Tensor = block.output(seen, states[:, :1])
+    return out
+
+
+def _layer(layer: Any, states: Tensor, mask: Tensor | None = None) -> Tensor:
+    seen = _self_attention(layer.attention, states, mask)
     out: Tensor = layer.output(layer.intermediate(seen), seen)
     return out

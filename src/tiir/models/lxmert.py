@@ -21,8 +21,15 @@ from transformers.models.lxmert.modeling_lxmert import (
 from tiir import __version__
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
-from tiir.models.loading import Precision, caption_limit, check_tokenizer, choose_device, load_options, revision_of
 from tiir.models.factored import cross, encode_captions, encode_images
+from tiir.models.loading import (
+    Precision,
+    caption_limit,
+    check_tokenizer,
+    choose_device,
+    load_options,
+    revision_of,
+)
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
@@ -87,7 +94,7 @@ class LxmertMatcher(LxmertPreTrainedModel):  # type: ignore[misc]
         n, m = len(visual_feats), len(input_ids)
         row = torch.arange(n, device=input_ids.device).repeat_interleave(m)  # (n m,)
         column = torch.arange(m, device=input_ids.device).repeat(n)
-        return self.head(cross(self.lxmert, images.take(row), captions.take(column))).view(n, m)
+        return self.head(cross(self.lxmert, images, captions, row, column)).view(n, m)
 
     def head(self, pooled: Tensor) -> Tensor:
         """Scores (p,) of pooled outputs (p, h)."""

@@ -20,7 +20,7 @@ __all__ = ["PairScorer"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-CACHE = 96 * 1024**2  # bytes of one step's activations on a CPU: more than a few caches' worth is slower
+CACHE = 192 * 1024**2  # bytes of one step's activations on a CPU: more than a few caches' worth is slower
 
 
 class PairScorer:
@@ -56,17 +56,22 @@ class PairScorer:
         self._tokens = encoder.tokens(captions)
         self._lengths = np.fromiter(map(len, self._tokens), np.int64, len(self._tokens))
         size = torch.finfo(encoder.dtype).bits // 8
-        h, regions = config.hidden_size, features.n_regions
+        h, regions = int(config.hidden_size), features.n_regions
         longest = int(self._lengths.max(initial=1))
         # Bytes of one image and of one token once encoded, and of one pair at work (see `Side` and `cross`).
         self._image_bytes = 4 * regions * h * size
         self._token_bytes = 4 * h * size
-        self._row_bytes = (12 * h + 2 * config.intermediate_size) * size  # of one token or region at work
-        self._score_bytes = 4 * config.num_attention_heads * size  # of one cell of attention
+        self._row_bytes: int = (
+            12 * h + 2 * config.intermediate_size
+        ) * size  # of one token or region at work
+        self._score_bytes: int = 4 * config.num_attention_heads * size  # of one cell of attention
         encoding = regions * (self._row_bytes + 8 * config.visual_feat_dim)
         self._step = min(memory // 2, CACHE) if encoder.device.type == "cpu" else memory // 2
         self._held = memory // 4  # each: images, captions
-        needed = max(2 * max(self._pair_bytes(longest), encoding), 4 * max(self._image_bytes, longest * self._token_bytes))
+        needed = max(
+            2 * max(self._pair_bytes(longest), encoding),
+            4 * max(self._image_bytes, longest * self._token_bytes),
+        )
         self._step = max(self._step, self._pair_bytes(longest), encoding)
         if needed > memory:
             raise ConfigError(
@@ -112,8 +117,10 @@ class PairScorer:
                         part = slice(start, start + step)
                         pooled = cross(
                             self._encoder.matcher.lxmert,
-                            image_side.take(torch.from_numpy(row[part]).to(device)),
-                            caption_side.take(torch.from_numpy(column[part]).to(device)),
+                            image_side,
+                            caption_side,
+                            torch.from_numpy(row[part]).to(device),
+                            torch.from_numpy(column[part]).to(device),
                         )
                         scores[pairs[part]] = self._encoder.matcher.head(pooled).float().cpu().numpy()
         if not np.isfinite(scores).all():
@@ -144,7 +151,9 @@ class PairScorer:
         step = max(1, self._step // self._pair_bytes(length))
         sides = []
         for start in range(0, len(group), step):
-            ids = torch.tensor([self._tokens[i] for i in group[start : start + step]], device=device)  # (n, T)
+            ids = torch.tensor(
+                [self._tokens[i] for i in group[start : start + step]], device=device
+            )  # (n, T)
             sides.append(encode_captions(model, ids))
         return _joined(sides)
 
@@ -162,4 +171,9 @@ def _groups(values: IntArray, size: int) -> Iterator[tuple[IntArray, IntArray]]:
 def _joined(sides: list[Side]) -> Side:
     if len(sides) == 1:
         return sides[0]
-    return Side(*(torch.cat(tensors) for tensors in zip(*((s.states, s.queries, s.keys, s.values) for s in sides), strict=True)))
+    return Side(
+        *(
+            torch.cat(tensors)
+            for tensors in zip(*((s.states, s.queries, s.keys, s.values) for s in sides), strict=True)
+        )
+    )

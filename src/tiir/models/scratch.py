@@ -160,7 +160,9 @@ def _bert(name: str, width: int, heads: int, layers: int) -> tuple[Any, Any]:
             f"cannot load {name}: {first}", hint="give the directory or hub id of a BERT"
         ) from problem
     if bert.config.model_type != "bert":
-        raise ModelError(f"{name} is a {bert.config.model_type} model", hint="language layers come from a BERT")
+        raise ModelError(
+            f"{name} is a {bert.config.model_type} model", hint="language layers come from a BERT"
+        )
     if lost := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
         raise ModelError(f"{name} lacks {len(lost)} weights: {', '.join(lost[:3])}", hint="it is incomplete")
     have = (bert.config.hidden_size, bert.config.num_attention_heads, bert.config.intermediate_size)
