@@ -1,4 +1,4 @@
-"""The demo: the whole main job on Scenes, offline, with a small CLIP that ships in the package."""
+"""The demo: the whole main job on Scenes, offline, with a small CLIP and a small LXMERT that ship in the package."""
 
 from __future__ import annotations
 
@@ -11,26 +11,34 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.data.sources.scenes import prepare
 from tiir.errors import ConfigError
+from tiir.features.scenes import scenes_features
 from tiir.metrics.evaluate import Evaluation, evaluate
 from tiir.report.sheet import contact_sheet, sample_queries
+from tiir.scoring.cascade import rerank
+from tiir.scoring.cross import score_cross
 from tiir.scoring.dense import score_dual
 
-__all__ = ["run_demo", "train_demo_model"]
+__all__ = ["DEPTHS", "run_demo", "train_demo_models"]
+
+DEPTHS = (10, 50)  # of the cascades
+Say = Callable[[str], None]
 
 
 def run_demo(
-    out: Path, *, train: bool = False, overwrite: bool = False, say: Callable[[str], None] = lambda text: None
-) -> tuple[Evaluation, Path]:
-    """Prepare 1,000 test scenes, score them with the small CLIP, evaluate, draw hard and easy queries.
+    out: Path, *, train: bool = False, overwrite: bool = False, say: Say = lambda text: None
+) -> tuple[list[Evaluation], Path]:
+    """Prepare 1,000 test scenes, score them with the small CLIP, with the small LXMERT, and with cascades of both.
 
     Args:
-        out: directory to write: `scenes/`, the Run `scenes-clip/`, `sheet.png` (with `train` also `model/` and its data).
-        train: train the small CLIP again, by the recipe it was made with, instead of using the packaged one.
+        out: directory to write: the data set `scenes/`, its regions `scenes.h5`, the Runs `scenes-clip/`,
+            `scenes-lxmert/` (all pairs) and `scenes-cascade-DEPTH/`, `sheet.png` (with `train` also the two models
+            and their data).
+        train: train both models again, by the recipes they were made with, instead of using the packaged ones.
         overwrite: replace an earlier demo in `out`.
         say: called with a line before each step.
 
     Returns:
-        The evaluation and the path of the contact sheet.
+        The evaluations of CLIP, LXMERT over all pairs and the cascades, and the path of the contact sheet.
 
     Raises:
         ConfigError: `out` already holds a demo and `overwrite` is False, or is a file.
@@ -41,47 +49,71 @@ def run_demo(
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
     if (out / "scenes-clip" / "run.json").exists() and not overwrite:
         raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
-    say("preparing Scenes: 1,000 drawn pictures, five captions each")
+    say("preparing Scenes: 1,000 drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"
     prepare(folder, split="test").save(folder, overwrite=True)
     dataset = Dataset.load(folder)
-    with as_file(files("tiir") / "assets" / "scenes-clip") as packaged:
-        model = train_demo_model(out, say=say) if train else packaged
-        say(
-            f"scoring every picture against every caption with {'the new' if train else 'the packaged'} small CLIP"
-        )
-        run = score_dual(load(str(model)), dataset, folder, out / "scenes-clip", overwrite=True)
+    regions = scenes_features(dataset, out / "scenes.h5", overwrite=True)
+    with as_file(files("tiir") / "assets") as assets:
+        models = train_demo_models(out, say=say) if train else (assets / "scenes-clip", assets / "scenes-lxmert")
+        clip, lxmert = load(str(models[0]), device="cpu"), load(f"lxmert:{models[1]}", device="cpu")
+        say("CLIP: a vector for every picture and every caption")
+        first = score_dual(clip, dataset, folder, out / "scenes-clip", overwrite=True)
+        runs = [first]
+        for depth in DEPTHS:
+            say(f"cascade: LXMERT re-ranks CLIP's shortlists of {depth}")
+            cascade = out / f"scenes-cascade-{depth}"
+            runs.append(
+                rerank(first, dataset, lxmert, regions, cascade, depth=depth, dataset_path=folder, overwrite=True)
+            )
+        say("LXMERT: every picture with every caption")
+        runs.insert(1, score_cross(lxmert, dataset, folder, regions, out / "scenes-lxmert", overwrite=True, say=say))
     say("counting ranks")
-    evaluation = evaluate(run, dataset)
-    hard, easy = sample_queries(evaluation.ranks)
+    evaluations = [evaluate(run, dataset) for run in runs]
+    hard, easy = sample_queries(evaluations[0].ranks)
     sheet = out / "sheet.png"
     groups = [("hard: not in the top 10", hard), ("easy: found first", easy)]
-    contact_sheet(run, dataset, resolve("own", dataset)[0], evaluation.ranks, groups, sheet)
-    return evaluation, sheet
+    contact_sheet(first, dataset, resolve("own", dataset)[0], evaluations[0].ranks, groups, sheet)
+    return evaluations, sheet
 
 
-def train_demo_model(out: Path, *, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Train the small CLIP by `recipes/scenes-clip.yaml` on freshly drawn training scenes.
+def train_demo_models(out: Path, *, say: Say = lambda text: None) -> tuple[Path, Path]:
+    """Train the small CLIP and the small LXMERT by their recipes, on freshly drawn training scenes.
 
     Args:
-        out: directory to write `scenes-train/`, `scenes-val/` and `model/` into.
+        out: directory to write `scenes-train/`, `scenes-val/`, their regions, `clip-model/` and `lxmert-model/` into.
         say: called with a line before each step.
 
     Returns:
-        The directory of the trained model.
+        The directories of the two models.
     """
-    from tiir.train.config import read_config
-    from tiir.train.trainer import train_clip
+    from tiir.train.clip import train_clip
+    from tiir.train.config import LxmertTrainConfig, TrainConfig, read_config
+    from tiir.train.lxmert import train_lxmert
 
-    if (out / "model" / "training.json").exists():  # an earlier demo's, which the caller agreed to replace
-        shutil.rmtree(out / "model")
-    data = {}
+    data, regions = {}, {}
     for split in ("train", "val"):
         say(f"drawing the {split} scenes")
         folder = out / f"scenes-{split}"
         prepare(folder, split=split).save(folder, overwrite=True)
         data[split] = Dataset.load(folder)
+        regions[split] = scenes_features(data[split], out / f"scenes-{split}.h5", overwrite=True)
+    places = out / "clip-model", out / "lxmert-model"
+    for place in places:
+        if (place / "training.json").exists():  # an earlier demo's, which the caller agreed to replace
+            shutil.rmtree(place)
+    with as_file(files("tiir") / "assets") as assets:
+        clip = read_config(assets / "scenes-clip.yaml", TrainConfig)
+        lxmert = read_config(assets / "scenes-lxmert.yaml", LxmertTrainConfig)
     say("training the small CLIP")
-    with as_file(files("tiir") / "assets" / "scenes-clip.yaml") as recipe:
-        config = read_config(recipe)
-    return train_clip(data["train"], config, out=out / "model", validation=data["val"], resume=False)
+    train_clip(data["train"], clip, out=places[0], validation=data["val"])
+    say("training the small LXMERT")
+    train_lxmert(
+        data["train"],
+        lxmert,
+        features=regions["train"],
+        out=places[1],
+        validation=data["val"],
+        validation_features=regions["val"],
+    )
+    return places

@@ -1,14 +1,17 @@
-"""Progress bars with rates, on stderr, silent where nobody watches."""
+"""Long work: progress bars with rates, on stderr, silent where nobody watches; threads that stay ahead of it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["track"]
+__all__ = ["ahead", "track"]
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 def track(
@@ -50,3 +53,24 @@ def track(
             yield item
             left = step if total is None else min(step, total - int(bar.tasks[0].completed))
             bar.advance(task, left)
+
+
+def ahead(make: Callable[[T], Made], items: Sequence[T], workers: int) -> Iterator[Made]:
+    """Like map, with threads that stay a few items ahead of the reader and no further.
+
+    Example:
+        >>> list(ahead(str, [1, 2], workers=2))
+        ['1', '2']
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

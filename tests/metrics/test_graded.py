@@ -64,7 +64,7 @@ def test_refusals():
         graded_scores(np.eye(3), np.arange(3), ties="expected")
     scores = np.eye(3)
     scores[1, 2] = np.nan
-    with pytest.raises(RanksError, match="query 1 and candidate 2 is nan"):
+    with pytest.raises(RanksError, match="query 1 has no score for candidate 2: it is nan"):
         graded_scores(scores, np.arange(3))
 
 

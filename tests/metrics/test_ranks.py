@@ -13,7 +13,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.positives import Positives
 from tiir.errors import RanksError, RunError
 from tiir.metrics import rank_embeddings, rank_run, rank_scores, recall
-from tiir.metrics.pairs import MANY, Embeddings
+from tiir.scoring.pairs import MANY, Embeddings
 from tiir.scoring.run import Run, RunInfo
 
 TIES = ("pessimistic", "optimistic", "expected")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tiir.errors import ConfigError
-from tiir.train.config import TrainConfig, read_config
-from tiir.train.trainer import _arguments
+from tiir.train.config import LxmertTrainConfig, TrainConfig, read_config
+from tiir.train.trainer import training_arguments
 
 SCRATCH = "scratch: {width: 16}\n"
 
@@ -61,13 +61,13 @@ def test_missing_file(tmp_path):
 def test_wrong_training_arguments_are_named(tmp_path, training, what):
     config = TrainConfig(model="m", training=training)
     with pytest.raises(ConfigError, match=what):
-        _arguments(config, tmp_path, validates=False)
+        training_arguments(config, tmp_path, validates=False)
 
 
 def test_yaml_reads_1e_3_as_text_but_it_is_a_number(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(SCRATCH + "training: {learning_rate: 1e-3, num_train_epochs: 2}\n")
-    arguments = _arguments(read_config(path), tmp_path, validates=True)
+    arguments = training_arguments(read_config(path), tmp_path, validates=True)
     assert arguments.learning_rate == 0.001
     assert arguments.num_train_epochs == 2
     assert arguments.metric_for_best_model == "rsum"
@@ -76,4 +76,29 @@ def test_yaml_reads_1e_3_as_text_but_it_is_a_number(tmp_path):
 
 def test_early_stopping_needs_validation(tmp_path):
     with pytest.raises(ConfigError, match="needs a validation split"):
-        _arguments(TrainConfig(model="m", early_stopping=2), tmp_path, validates=False)
+        training_arguments(TrainConfig(model="m", early_stopping=2), tmp_path, validates=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("scratch: {}\n", "objective is .*Field required"),
+        ("objective: ranking\nscratch: {}\n", "objective is 'ranking'"),
+        ("objective: binary\n", "give either 'model' or 'scratch'"),
+        ("objective: binary\nmodel: m\nnegatives: 1.0\n", "negatives is 1.0"),
+        (
+            "objective: binary\nmodel: m\nmargin: 0.3\n",
+            "margin belongs to the contrastive objective, not to binary",
+        ),
+        ("objective: contrastive\nmodel: m\nhard_share: 0.5\n", "hard_share belongs to the binary objective"),
+        ("objective: contrastive\nmodel: m\nrivals: 2\n", "set align"),
+        ("objective: binary\nscratch: {width: 16, heads: 3}\n", "width 16 is no multiple of heads 3"),
+        ("objective: binary\nscratch: {layers: 3}\n", "unknown key scratch.layers"),
+    ],
+)
+def test_wrong_lxmert_files_are_explained(tmp_path, text, what):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=what) as caught:
+        read_config(path, LxmertTrainConfig)
+    assert str(path) in str(caught.value)

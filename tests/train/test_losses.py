@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiir.train.losses import contrastive_loss
+from tiir.train.losses import binary_loss, contrastive_loss, hinge_loss, infonce_loss
 
 
 def slow_loss(images: np.ndarray, texts: np.ndarray, scale: float, owner: list[int]) -> float:
@@ -60,3 +60,97 @@ def test_length_of_the_vectors_does_not_matter():
     images, texts, owner = torch.randn(4, 8), torch.randn(4, 8), torch.arange(4)
     one = contrastive_loss(images, texts, 5.0, owner)
     assert torch.allclose(one, contrastive_loss(3 * images, 0.1 * texts, 5.0, owner), atol=1e-6)
+
+
+def blocks(draw_seed: int, owner: list[int], n: int = 5):
+    """Scores, owners, and some further true pairs, drawn at random."""
+    rng = np.random.default_rng(draw_seed)
+    scores, true = rng.normal(size=(n, len(owner))), rng.random((n, len(owner))) < 0.2
+    return scores, true
+
+
+def rivals_of(scores, owner, true, c):
+    """The scores that caption c has to beat: of its own among the images, and of its image among the captions."""
+    negative = [[i != owner[j] and not true[i, j] for j in range(len(owner))] for i in range(len(scores))]
+    images = [scores[i, c] for i in range(len(scores)) if negative[i][c]]
+    captions = [scores[owner[c], j] for j in range(len(owner)) if negative[owner[c]][j]]
+    return images, captions
+
+
+def slow_hinge(scores, owner, true, margin, top):
+    total = 0.0
+    for c, own in enumerate(owner):
+        for rivals in rivals_of(scores, owner, true, c):
+            violations = sorted((max(0.0, margin + rival - scores[own, c]) for rival in rivals), reverse=True)
+            total += sum(violations[:top])
+    return total / len(owner) / 2
+
+
+def slow_infonce(scores, owner, true, scale):
+    total = 0.0
+    for c, own in enumerate(owner):
+        for rivals in rivals_of(scores, owner, true, c):
+            total -= scale * scores[own, c] - math.log(
+                math.exp(scale * scores[own, c]) + sum(math.exp(scale * rival) for rival in rivals)
+            )
+    return total / len(owner) / 2
+
+
+OWNERS = st.lists(st.integers(0, 4), min_size=1, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(OWNERS, st.integers(0, 10_000), st.floats(0.05, 2), st.one_of(st.none(), st.integers(1, 12)))
+def test_hinge_equals_the_slow_oracle(owner, seed, margin, top):
+    scores, true = blocks(seed, owner)
+    got = hinge_loss(
+        torch.tensor(scores), torch.tensor(owner), margin=margin, top=top, true=torch.tensor(true)
+    )
+    assert got.item() == pytest.approx(slow_hinge(scores, owner, true, margin, top), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(OWNERS, st.integers(0, 10_000), st.floats(0.5, 5))
+def test_infonce_equals_the_slow_oracle(owner, seed, scale):
+    scores, true = blocks(seed, owner)
+    got = infonce_loss(torch.tensor(scores), torch.tensor(owner), scale=scale, true=torch.tensor(true))
+    assert got.item() == pytest.approx(slow_infonce(scores, owner, true, scale), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=1, max_size=9))
+def test_binary_equals_the_slow_oracle(pairs):
+    expected = sum(math.log1p(math.exp(-score if matched else score)) for score, matched in pairs) / len(
+        pairs
+    )
+    scores, matched = (torch.tensor(side, dtype=torch.float64) for side in zip(*pairs, strict=True))
+    assert binary_loss(scores, matched.bool()).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", [hinge_loss, infonce_loss])
+def test_pairs_that_are_not_scored_do_not_count(loss):
+    scores, owner = torch.randn(3, 3, dtype=torch.float64, requires_grad=True), torch.arange(3)
+    skip = torch.zeros(3, 3, dtype=torch.bool)
+    skip[0, 1] = True
+    holed = scores.detach().clone()
+    holed[0, 1] = float("-inf")
+    value = loss(scores, owner, true=skip)
+    assert value.item() == pytest.approx(loss(holed, owner, true=skip).item())
+    value.backward()
+    assert scores.grad[0, 1] == 0
+    assert torch.isfinite(scores.grad).all()
+
+
+@pytest.mark.parametrize("loss", [hinge_loss, infonce_loss])
+def test_a_batch_without_negatives_costs_nothing(loss):
+    scores = torch.randn(1, 2, requires_grad=True)
+    value = loss(scores, torch.tensor([0, 0]))
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    assert torch.allclose(scores.grad, torch.zeros(1, 2), atol=1e-6)
+
+
+def test_half_precision_scores_are_summed_in_float32():
+    scores = (torch.randn(4, 4) * 3).to(torch.bfloat16)
+    assert infonce_loss(scores, torch.arange(4)).dtype == torch.float32
+    assert binary_loss(scores[0], torch.tensor([1, 0, 0, 1])).dtype == torch.float32

@@ -39,7 +39,7 @@ def test_captions_take_turns_and_all_come_up(data):
     pairs = Pairs(data, by_position, captions=2, seed=1)
     seen = []
     for epoch in range(5):
-        pairs.epoch = epoch
+        pairs.turns.epoch = epoch
         assert len(pairs[3]["captions"]) == 2
         seen += pairs[3]["captions"]
     assert sorted(seen) == sorted([data.captions[c] for c in data.captions_of(3)] * 2)
@@ -66,7 +66,7 @@ def test_pictures_without_captions_are_left_out(data):
         data.image_paths,
     )
     pairs = Pairs(fewer, by_position)
-    assert pairs.images == [0, 1, 3, 4, 5]
+    assert pairs.turns.images.tolist() == [0, 1, 3, 4, 5]
     assert set(pairs[2]["captions"]) == {data.captions[c] for c in data.captions_of(3)}
     assert torch.equal(pairs[2]["pixel_values"], by_position(data.image(3)))
 

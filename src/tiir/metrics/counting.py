@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tiir.data.positives import Positives
 from tiir.errors import RanksError
-from tiir.metrics.pairs import Pairs
+from tiir.scoring.pairs import Pairs
 
 __all__ = ["BLOCK", "count"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiir.data.protocols import default_protocol, describe, resolve
+from tiir.metrics.cascade import cross_facts
 from tiir.metrics.counting import BLOCK
 from tiir.metrics.graded import graded_run
 from tiir.metrics.intervals import bootstrap
@@ -41,6 +42,7 @@ class Evaluation:
         excluded: queries without a positive that were left out, by direction.
         warnings: what a reader must know before quoting the numbers.
         ranks: of every query.
+        cross: what a cross encoder scored (see `tiir.metrics.cascade.cross_facts`), None where there was none.
     """
 
     run: str
@@ -63,6 +65,7 @@ class Evaluation:
     excluded: dict[str, int]
     warnings: list[str]
     ranks: Ranks
+    cross: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the ranks, ready for JSON."""
@@ -139,6 +142,7 @@ def evaluate(
         excluded=ranks.excluded,
         warnings=[*_about_ties(ranks), *_about_excluded(ranks), *check(run.info.model, protocol, values)],
         ranks=ranks,
+        cross=cross_facts(run, galleries),
     )
 
 

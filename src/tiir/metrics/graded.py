@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from tiir.data.positives import Positives
 from tiir.errors import RanksError
-from tiir.metrics.pairs import Embeddings, Matrix, Pairs
-from tiir.metrics.ranks import Ties, pairs_of
+from tiir.metrics.ranks import Ties
 from tiir.metrics.recall import Metric
+from tiir.scoring.order import best
+from tiir.scoring.pairs import Embeddings, Matrix, Pairs, pairs_of
+from tiir.scoring.shortlist import Direction, Listed
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -28,8 +30,6 @@ __all__ = ["graded_embeddings", "graded_run", "graded_scores"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-
-ROWS = 64  # queries at a time: 6 MB of scores against 25,000 captions
 
 
 def graded_scores(
@@ -77,13 +77,15 @@ def graded_run(
     for fold, gallery in enumerate(galleries):
         pairs = pairs_of(run, gallery)
         owner = dataset.caption_image[gallery.captions]
-        for side, one, relevant, queries, image in (
+        sides: tuple[tuple[Direction, Pairs, Positives, IntArray, IntArray], ...] = (
             ("i2t", pairs, gallery.i2t, gallery.image_queries, gallery.images),
             ("t2i", pairs.T, gallery.t2i.T, gallery.caption_queries, owner),
-        ):
+        )
+        for side, one, relevant, queries, image in sides:
+            listed = None if run.shortlist is None else run.shortlist.listed(side, gallery)
             queries = queries[relevant.per_image[queries] > 0]
             number = np.full(len(queries), fold)
-            for name, values in _precisions(one, relevant, queries, ties).items():
+            for name, values in _precisions(one, relevant, queries, ties, listed).items():
                 parts.setdefault(f"{side}_{name}", []).append(Metric(values, image[queries], number))
     return {
         name: Metric(
@@ -105,35 +107,18 @@ def _graded(pairs: Pairs, positives: Any, ties: Ties) -> dict[str, float]:
     return found
 
 
-def _precisions(pairs: Pairs, positives: Positives, queries: IntArray, ties: Ties) -> dict[str, FloatArray]:
+def _precisions(
+    pairs: Pairs, positives: Positives, queries: IntArray, ties: Ties, listed: Listed | None = None
+) -> dict[str, FloatArray]:
     # AP@R and R-Precision of each query (a row of `pairs`), in percent.
     if ties not in ("pessimistic", "optimistic"):
         raise RanksError(f"mAP@R with ties={ties!r} is not defined here", hint="pessimistic or optimistic")
     average, precision = np.empty(len(queries)), np.empty(len(queries))
-    n_columns = pairs.shape[1]
     start = np.searchsorted(positives.image, np.arange(pairs.shape[0] + 1))
-    buffer = np.empty((ROWS, n_columns), pairs.dtype)
-    for first in range(0, len(queries), ROWS):
-        rows = queries[first : first + ROWS]
-        tile = pairs.tile(rows, slice(None), pairs.dtype, buffer[: len(rows)])
-        if not np.isfinite(tile).all():
-            i, j = np.argwhere(~np.isfinite(tile))[0]
-            raise RanksError(
-                f"the score of query {rows[i]} and candidate {j} is {tile[i, j]}",
-                hint="NaN means not scored: score every pair of the protocol",
-            )
-        error = np.broadcast_to(pairs.error(rows, slice(None), pairs.dtype)[0], len(rows))
-        for i, row in enumerate(rows):
-            relevant = positives.caption[start[row] : start[row + 1]]
-            r = len(relevant)
-            # At least R candidates reach the R-th largest approximate score, so no exact score of the first R
-            # lies more than one error below it, and no approximate one more than two.
-            floor = np.partition(tile[i], -r)[-r] - 2 * error[i]
-            some = np.flatnonzero(tile[i] >= floor)
-            hit = np.isin(some, relevant)
-            score = pairs.exact(np.full(len(some), row), some)
-            order = np.lexsort((hit if ties == "pessimistic" else ~hit, -score))[:r]
-            hit = hit[order]
-            average[first + i] = (hit * np.cumsum(hit) / np.arange(1, r + 1)).sum() / r
-            precision[first + i] = hit.mean()
+    number = np.diff(start)[queries]
+    first = best(pairs, queries, number, positives=positives, favour=ties == "optimistic", listed=listed)
+    for i, (query, r, (found, _)) in enumerate(zip(queries, number, first, strict=True)):
+        hit = np.isin(found, positives.caption[start[query] : start[query + 1]])
+        average[i] = (hit * np.cumsum(hit) / np.arange(1, r + 1)).sum() / r
+        precision[i] = hit.mean()
     return {"mAP@R": 100 * average, "R-Precision": 100 * precision}

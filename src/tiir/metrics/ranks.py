@@ -18,15 +18,17 @@ import numpy.typing as npt
 
 from tiir.data.positives import Positives
 from tiir.errors import RanksError
+from tiir.metrics.cascade import recount
 from tiir.metrics.counting import BLOCK, count
-from tiir.metrics.pairs import Embeddings, Matrix, Pairs
+from tiir.scoring.pairs import Embeddings, Matrix, Pairs, pairs_of
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
     from tiir.data.protocols import Gallery
     from tiir.scoring.run import Run
+    from tiir.scoring.shortlist import Listed
 
-__all__ = ["Counts", "Empty", "Ranks", "Ties", "pairs_of", "rank_embeddings", "rank_run", "rank_scores"]
+__all__ = ["Counts", "Empty", "Ranks", "Ties", "rank_embeddings", "rank_run", "rank_scores"]
 
 IntArray = npt.NDArray[np.int64]
 Ties = Literal["pessimistic", "optimistic", "expected"]
@@ -199,7 +201,9 @@ def rank_run(
     """Ranks of a Run under a protocol.
 
     Args:
-        run: scores or embeddings of the whole data set.
+        run: scores or embeddings of the whole data set, or a cascade: its shortlists come first, by the cross
+            encoder, the rest keeps the first stage's order. In a part of the data set a shortlist is that of
+            the whole, less what is outside.
         dataset: the data set that the Run was made from.
         protocol: a name (see `tiir.data.protocols`), or what `resolve` gave.
         ties, empty, block: as in `rank_scores` and `rank_embeddings`.
@@ -228,23 +232,11 @@ def rank_run(
                 captions=gallery.captions,
                 owner=dataset.caption_image[gallery.captions],
                 fold=fold,
+                listed=_listed(run, gallery),
             )
             for fold, gallery in enumerate(galleries)
         ]
     )
-
-
-def pairs_of(run: Run, gallery: Gallery) -> Pairs:
-    """The scores of a Run within a gallery."""
-    if run.scores is not None:
-        return Matrix(run.scores, gallery.images, gallery.captions)
-    assert run.image_embeds is not None
-    assert run.text_embeds is not None
-    return Embeddings(_take(run.image_embeds, gallery.images), _take(run.text_embeds, gallery.captions))
-
-
-def _take(array: npt.NDArray[Any], index: IntArray) -> npt.NDArray[Any]:
-    return array if np.array_equal(index, np.arange(len(array))) else array[index]
 
 
 def _rank(
@@ -261,6 +253,7 @@ def _rank(
     captions: IntArray | None = None,
     owner: IntArray | None = None,
     fold: int = 0,
+    listed: tuple[Listed, Listed] | None = None,
 ) -> Ranks:
     for name, value, allowed in [("ties", ties, get_args(Ties)), ("empty", empty, get_args(Empty))]:
         if value not in allowed:
@@ -278,6 +271,9 @@ def _rank(
     rows, no_rows = _queries(i2t.per_image, image_queries, empty, "image", images)
     columns, no_columns = _queries(t2i.per_caption, caption_queries, empty, "caption", captions)
     by_row, by_column = count(pairs, i2t, t2i, rows, columns, block)
+    if listed is not None:
+        by_row = recount(by_row, pairs, i2t, rows, listed[0])
+        by_column = recount(by_column, pairs.T, t2i.T, columns, listed[1])
     return Ranks(
         ties,
         Counts(images[rows], images[rows], np.full(len(rows), fold), *by_row, images[no_rows]),
@@ -287,6 +283,11 @@ def _rank(
         n_images,
         n_captions,
     )
+
+
+def _listed(run: Run, gallery: Gallery) -> tuple[Listed, Listed] | None:
+    short = run.shortlist
+    return None if short is None else (short.listed("i2t", gallery), short.listed("t2i", gallery))
 
 
 def _queries(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
-from tiir.errors import ConfigError, DataError, ImageError, RunError
+from tiir.errors import ConfigError, DataError, ImageError
 from tiir.io import sha256_file
 from tiir.models.base import DualEncoder
-from tiir.progress import track
-from tiir.scoring.run import Run, RunInfo
-from tiir.scoring.tiles import Tiles
+from tiir.progress import ahead, track
+from tiir.scoring.run import Run, RunInfo, finished_run
+from tiir.scoring.tiles import Tiles, plan_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["score_dual"]
 
 FloatArray = npt.NDArray[np.float32]
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 def score_dual(
@@ -81,9 +75,6 @@ def score_dual(
             hint="prepare it with images, or import scores made elsewhere",
         )
     parts = out / ".parts"
-    finished = (out / "run.json").exists() and not overwrite
-    if finished and not resume:
-        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
     texts = list(dict.fromkeys(dataset.captions))
     row_of = {text: row for row, text in enumerate(texts)}
     lengths = model.caption_lengths(texts)
@@ -98,16 +89,7 @@ def score_dual(
         "batch_size": batch_size,
         "versions": model.info.versions,
     }
-    if finished:  # the kill came after the last write, or there was none
-        run = Run.load(out)
-        if run.info.notes.get("plan") != _hash(plan):
-            raise RunError(
-                f"{out} already holds a finished Run, made otherwise",
-                hint="choose another --out, or --overwrite",
-            )
-        if parts.exists():
-            with Tiles.open(parts, plan, resume=True) as tiles:
-                tiles.remove()
+    if (run := finished_run(out, plan, resume=resume, overwrite=overwrite)) is not None:
         return run
     with Tiles.open(parts, plan, resume=resume, overwrite=overwrite) as tiles:
         (out / "run.json").unlink(
@@ -147,7 +129,7 @@ def score_dual(
             seconds=round(time.monotonic() - started, 3),
             versions=model.info.versions,
             notes={
-                "plan": _hash(plan),
+                "plan": plan_hash(plan),
                 "device": model.info.device,
                 "captions": model.info.captions,
                 "batch_size": batch_size,
@@ -161,10 +143,6 @@ def score_dual(
         run = Run(info, image_embeds, text_embeds[rows]).save(out, overwrite=overwrite)
         tiles.remove()
     return run
-
-
-def _hash(plan: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _picture(dataset: Dataset, i: int) -> Image:
@@ -196,26 +174,12 @@ def _encode(
     keys = [f"{side}-{n:06d}" for n in range(len(batches))]
     done = {key: tile for key in keys if (tile := tiles.get(key)) is not None}
     missing = [(key, batch) for key, batch in zip(keys, batches, strict=True) if key not in done]
-    ahead = _ahead(lambda job: (job[0], prepare(job[1])), missing, workers)
+    batches_ahead = ahead(lambda job: (job[0], prepare(job[1])), missing, workers)
     step = len(batches[0]) if batches else 1
     total = sum(len(batch) for _, batch in missing)
-    for key, prepared in track(ahead, total=total, description=f"encoding {side}", unit=side, step=step):
+    for key, prepared in track(
+        batches_ahead, total=total, description=f"encoding {side}", unit=side, step=step
+    ):
         done[key] = encode(prepared)
         tiles.put(key, done[key])
     return np.concatenate([done[key] for key in keys])
-
-
-def _ahead(make: Callable[[Item], Made], items: Sequence[Item], workers: int) -> Iterator[Made]:
-    # Like map, with threads that stay a few items ahead of the reader and no further.
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

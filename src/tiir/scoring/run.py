@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tiir.data.dataset import Dataset
 from tiir.errors import DataError, RunError
 from tiir.io import load_npy, read_json, write_json, write_npy
+from tiir.scoring.shortlist import Shortlist
+from tiir.scoring.tiles import Tiles, plan_hash
 
-__all__ = ["Run", "RunInfo"]
+__all__ = ["Run", "RunInfo", "finished_run"]
 
 FORMAT = 1
 FloatArray = npt.NDArray[np.float32]
@@ -73,7 +76,8 @@ class RunInfo(BaseModel):
 class Run:
     """Scores of every image against every caption of a data set, in the data set's order.
 
-    Either the embeddings of both sides (score = dot product) or the score matrix itself.
+    Either the embeddings of both sides (score = dot product) or the score matrix itself. A cascade holds these of
+    its first stage, and beside them the pairs that a cross encoder scored again.
 
     Args:
         info: provenance.
@@ -81,6 +85,7 @@ class Run:
         text_embeds: float32 (n_captions, d), or None.
         scores: float32 (n_images, n_captions), NaN where not scored, or None.
         path: the directory it was loaded from, if any.
+        shortlist: of a cascade, or None.
 
     Example:
         >>> from tiir.data.dataset import Dataset
@@ -97,6 +102,7 @@ class Run:
     text_embeds: FloatArray | None = None
     scores: FloatArray | None = None
     path: Path | None = None
+    shortlist: Shortlist | None = None
 
     def __post_init__(self) -> None:
         where = f"the Run {self.path}" if self.path else f"the Run of {self.info.model}"
@@ -126,6 +132,8 @@ class Run:
 
     def __repr__(self) -> str:
         kind = "score matrix" if self.image_embeds is None else f"{self.image_embeds.shape[1]}-d embeddings"
+        if self.shortlist is not None:
+            kind += f", {len(self.shortlist):,} pairs re-ranked"
         i = self.info
         return (
             f"Run({i.model} on {i.dataset}/{i.split}: {i.images:,} images x {i.captions:,} captions, {kind})"
@@ -137,7 +145,16 @@ class Run:
         return self.path.resolve().name if self.path else self.info.model
 
     def block(self, images: IntArray, captions: IntArray) -> FloatArray:
-        """Scores of some images against some captions, float32 (len(images), len(captions))."""
+        """Scores of some images against some captions, float32 (len(images), len(captions)).
+
+        Raises:
+            RunError: this is a cascade, in which no one matrix holds both directions' order.
+        """
+        if self.shortlist is not None:
+            raise RunError(
+                f"{self.name} is a cascade: each direction has an order of its own, no one matrix holds both",
+                hint="take its ranks, or export it as trec, csv or parquet",
+            )
         if self.scores is not None:
             return np.ascontiguousarray(self.scores[np.ix_(images, captions)])
         assert self.image_embeds is not None
@@ -198,6 +215,10 @@ class Run:
                 path.unlink(missing_ok=True)
             else:
                 write_npy(path, np.asarray(array, np.float32))
+        if self.shortlist is None:
+            (directory / "shortlist.npz").unlink(missing_ok=True)
+        else:
+            self.shortlist.save(directory / "shortlist.npz")
         write_json(header, self.info.model_dump())
         return Run.load(directory)
 
@@ -231,4 +252,28 @@ class Run:
                 if array.dtype != np.float32:
                     raise RunError(f"{path} is {array.dtype}, a Run holds float32")
                 arrays[stem] = array
-        return cls(info, path=directory, **arrays)
+        short = directory / "shortlist.npz"
+        shortlist = Shortlist.load(short, info.images, info.captions) if short.exists() else None
+        return cls(info, path=directory, shortlist=shortlist, **arrays)
+
+
+def finished_run(out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Run | None:
+    """The Run of this plan in `out`, where a killed process (or none) had already finished it.
+
+    Raises:
+        RunError: `out` holds a Run and neither `resume` nor `overwrite` is asked for, or one made otherwise.
+    """
+    if overwrite or not (out / "run.json").exists():
+        return None
+    if not resume:
+        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
+    run = Run.load(out)
+    if run.info.notes.get("plan") != plan_hash(plan):
+        raise RunError(
+            f"{out} already holds a finished Run, made otherwise", hint="choose another --out, or --overwrite"
+        )
+    parts = out / ".parts"
+    if parts.exists():  # the kill came after the last write
+        with Tiles.open(parts, plan, resume=True) as tiles:
+            tiles.remove()
+    return run

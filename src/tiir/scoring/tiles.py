@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tiir.errors import RunError
 from tiir.io import atomic_write, read_json, write_json
 
-__all__ = ["Tiles"]
+__all__ = ["Tiles", "plan_hash"]
 
 
 class Tiles:
@@ -44,7 +44,7 @@ class Tiles:
 
     def __init__(self, directory: Path, plan: Mapping[str, Any]) -> None:
         self.directory = directory
-        self._plan = json.dumps(plan, sort_keys=True).encode()
+        self._plan = _bytes(plan)
 
     @classmethod
     @contextmanager
@@ -112,12 +112,25 @@ class Tiles:
         with atomic_write(self.directory / f"{key}.{self._hash(data)}.npy") as temporary:
             temporary.write_bytes(data)
 
+    def keys(self) -> set[str]:
+        """Tiles that are there; whether their bytes are whole, `get` says."""
+        return {path.name.split(".")[0] for path in self.directory.glob("[!.]*.npy")}
+
     def remove(self) -> None:
         """Delete the tiles, once the whole is written."""
         shutil.rmtree(self.directory)
 
     def _hash(self, data: bytes) -> str:
         return hashlib.sha256(self._plan + data).hexdigest()[:16]
+
+
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """Short hash by which a finished Run tells what plan it is of."""
+    return hashlib.sha256(_bytes(plan)).hexdigest()[:16]
+
+
+def _bytes(plan: Mapping[str, Any]) -> bytes:
+    return json.dumps(plan, sort_keys=True).encode()
 
 
 @contextmanager

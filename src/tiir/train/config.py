@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tiir.errors import ConfigError
 
-__all__ = ["ScratchConfig", "TrainConfig", "read_config"]
+__all__ = ["LxmertScratchConfig", "LxmertTrainConfig", "ScratchConfig", "TrainConfig", "read_config"]
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class ScratchConfig(BaseModel):
@@ -80,8 +82,117 @@ class TrainConfig(BaseModel):
         return self
 
 
-def read_config(path: Path) -> TrainConfig:
+class LxmertScratchConfig(BaseModel):
+    """Shape of an LXMERT that starts from random weights.
+
+    Args:
+        language: hub id or directory of a BERT of the same width, whose tokenizer, embeddings and first layers
+            start the language side.
+        vocabulary: largest number of tokens, without `language`.
+        text_length: tokens a caption can have, start and end included, without `language`.
+        width, heads: of all layers.
+        language_layers, vision_layers, cross_layers: depth.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    language: str | None = None
+    vocabulary: int = Field(600, ge=300)
+    text_length: int = Field(48, ge=4)
+    width: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    language_layers: int = Field(2, ge=0)
+    vision_layers: int = Field(1, ge=0)
+    cross_layers: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> LxmertScratchConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class LxmertTrainConfig(BaseModel):
+    """What LXMERT to train, and how.
+
+    Args:
+        model: hub id or directory to start from, or
+        scratch: the shape of one with random weights.
+        objective: "binary" (matched or not, one pair at a time) or "contrastive" (all images of a batch against
+            all its captions).
+        captions: at most so many captions of an image in an epoch, in turns; all where not given.
+        negatives: binary: share of pairs that are negatives, half by swapping the image, half the caption.
+        loss: contrastive: "hinge" (VSE++) or "infonce".
+        margin: of the hinge loss.
+        top_violations: of the hinge loss: only so many worst violations count; all where not given.
+        scale: inverse temperature of "infonce".
+        rivals: contrastive: score each true pair against so many negatives each way only, drawn by how much the
+            layers below the cross layers (see `align`) confuse them; the whole block where not given.
+        align: weight of a further contrastive loss on the averages of the language and the vision layers, which
+            brings both sides together before the cross layers (ALBEF, arXiv:2107.07651).
+        hard_share: binary: of the negatives, how many are drawn from those that the Run of `--negatives` confuses.
+        hard_partners: contrastive: further images a batch takes for each of its images, from the same.
+        hard_depth: how many negatives of each image and caption count as confused.
+        dropout: of all layers; the model's own where not given.
+        validation_images, validation_captions: validate on the first so many images, and captions of each.
+        early_stopping: stop after so many evaluations without a better rsum.
+        weights: precision of the saved model; training itself follows `training` (such as `bf16: true`).
+        training: arguments of transformers' TrainingArguments; a batch counts images.
+
+    Example:
+        >>> LxmertTrainConfig(model="unc-nlp/lxmert-base-uncased", objective="binary").negatives
+        0.5
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    scratch: LxmertScratchConfig | None = None
+    objective: Literal["binary", "contrastive"]
+    captions: int | None = Field(None, ge=1)
+    negatives: float = Field(0.5, ge=0, lt=1)
+    loss: Literal["hinge", "infonce"] = "hinge"
+    margin: float = Field(0.2, gt=0)
+    top_violations: int | None = Field(None, ge=1)
+    scale: float = Field(1.0, gt=0)
+    rivals: int | None = Field(None, ge=1)
+    align: float = Field(0.0, ge=0)
+    hard_share: float = Field(0.0, ge=0, le=1)
+    hard_partners: int = Field(0, ge=0)
+    hard_depth: int = Field(20, ge=1)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    validation_images: int | None = Field(None, ge=2)
+    validation_captions: int | None = Field(None, ge=1)
+    early_stopping: int | None = Field(None, ge=1)
+    weights: Literal["float32", "float16"] = "float32"
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LxmertTrainConfig:
+        if (self.model is None) == (self.scratch is None):
+            raise ValueError("give either 'model' or 'scratch'")
+        of = {
+            "binary": ("negatives", "hard_share"),
+            "contrastive": ("loss", "margin", "top_violations", "scale", "rivals", "hard_partners"),
+        }
+        other = "binary" if self.objective == "contrastive" else "contrastive"
+        if foreign := [key for key in of[other] if key in self.model_fields_set]:
+            raise ValueError(f"{foreign[0]} belongs to the {other} objective, not to {self.objective}")
+        if self.rivals is not None and not self.align:
+            raise ValueError("rivals are drawn by what align learns: set align, such as 1.0")
+        return self
+
+
+@overload
+def read_config(path: Path) -> TrainConfig: ...
+@overload
+def read_config(path: Path, kind: type[Config]) -> Config: ...
+def read_config(path: Path, kind: type[BaseModel] = TrainConfig) -> BaseModel:
     """Read a YAML (or .json) file.
+
+    Args:
+        path: the file.
+        kind: TrainConfig or LxmertTrainConfig.
 
     Raises:
         ConfigError: missing, unreadable, unknown keys or wrong values (each named).
@@ -96,11 +207,11 @@ def read_config(path: Path) -> TrainConfig:
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} cannot be read: {problem}", hint="it must be YAML or JSON") from None
     try:
-        return TrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as problem:
         lines = [_line(error) for error in problem.errors()]
         raise ConfigError(
-            f"{path}: {'; '.join(lines)}", hint=f"keys: {', '.join(TrainConfig.model_fields)}"
+            f"{path}: {'; '.join(lines)}", hint=f"keys: {', '.join(kind.model_fields)}"
         ) from None
 
 

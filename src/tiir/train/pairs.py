@@ -6,13 +6,62 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tiir.data.dataset import Dataset
 from tiir.progress import track
 
-__all__ = ["Collator", "Pairs"]
+__all__ = ["Collator", "Pairs", "Turns"]
+
+
+class Turns:
+    """Which captions of each picture an epoch takes: at most so many, in turns, in an order of the seed.
+
+    Args:
+        dataset: pictures without captions are left out.
+        captions: of a picture in an epoch. None: all.
+        seed: of the order of the turns.
+
+    Example:
+        >>> from tiir.data.dataset import Dataset
+        >>> data = Dataset("pets", "train", ["a", "b"], ["0", "1"], ["a cat", "a tabby"], np.array([1, 1]))
+        >>> turns = Turns(data, captions=1)
+        >>> first = turns.take(0).tolist()
+        >>> turns.epoch = 1
+        >>> turns.images.tolist(), sorted(first + turns.take(0).tolist())
+        ([1], [0, 1])
+    """
+
+    def __init__(self, dataset: Dataset, *, captions: int | None = None, seed: int = 0) -> None:
+        order = np.random.default_rng(seed)
+        own = [order.permutation(dataset.captions_of(image)) for image in range(dataset.n_images)]
+        self.images = np.array([image for image, turns in enumerate(own) if len(turns)], np.int64)
+        self.captions = captions
+        self._own = [own[image] for image in self.images]
+        # Shared memory: worker processes that live on see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch; set it before each."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def take(self, item: int) -> npt.NDArray[np.int64]:
+        """Positions of the captions of the picture `images[item]` in this epoch."""
+        own = self._own[item]
+        n = len(own) if self.captions is None else min(self.captions, len(own))
+        taken: npt.NDArray[np.int64] = np.roll(own, -n * self.epoch)[:n]
+        return taken
 
 
 class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
@@ -37,26 +86,18 @@ class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
     ) -> None:
         self.dataset = dataset
         self.prepare = prepare
-        self.captions = captions
-        self.epoch = 0
-        order = np.random.default_rng(seed)
-        own = [order.permutation(dataset.captions_of(image)) for image in range(dataset.n_images)]
-        self.images = [image for image, turns in enumerate(own) if len(turns)]
-        self.turns = [own[image] for image in self.images]
+        self.turns = Turns(dataset, captions=captions, seed=seed)
         self.cached: list[Tensor] | None = None
         if cache:
             images = track(range(dataset.n_images), description="preparing pictures", unit="images")
             self.cached = [prepare(dataset.image(image)) for image in images]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.turns)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        turns = self.turns[item]
-        n = len(turns) if self.captions is None else min(self.captions, len(turns))
-        chosen = np.roll(turns, -n * self.epoch)[:n]
-        captions = [self.dataset.captions[caption] for caption in chosen]
-        return {"pixel_values": self.pixels(self.images[item]), "captions": captions}
+        captions = [self.dataset.captions[caption] for caption in self.turns.take(item)]
+        return {"pixel_values": self.pixels(int(self.turns.images[item])), "captions": captions}
 
     def pixels(self, image: int) -> Tensor:
         """The prepared picture at a position of the data set, (3, H, W)."""

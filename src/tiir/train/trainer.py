@@ -1,149 +1,154 @@
-"""Fine-tuning of dual encoders on transformers' Trainer."""
+"""What every training shares: its arguments, its directory, resuming, and the best model by rsum."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError
+from tiir.errors import ConfigError, DataError, MissingExtraError
 from tiir.io import read_json, write_json
-from tiir.metrics.ranks import rank_embeddings
-from tiir.metrics.recall import recall
-from tiir.models.dual import caption_limit, load_parts
-from tiir.models.scratch import new_clip
-from tiir.train.config import TrainConfig
-from tiir.train.losses import contrastive_loss
-from tiir.train.pairs import Collator, Pairs
+from tiir.models.loading import choose_device
+from tiir.train.config import LxmertTrainConfig, TrainConfig
+from tiir.train.pairs import Turns
 
-__all__ = ["train_clip"]
-
-BATCH = 128  # of the evaluation
-LONGEST = 512  # tokens of a caption, where neither tokenizer nor model has a limit
+__all__ = ["RecallTrainer", "begin", "run"]
 
 HOLDS = {"dataset.json": "data set", "run.json": "Run", "config.json": "model"}
 
 
-def train_clip(
+def begin(
     dataset: Dataset,
-    config: TrainConfig,
-    *,
+    config: TrainConfig | LxmertTrainConfig,
     out: Path,
-    validation: Dataset | None = None,
-    resume: bool = False,
-) -> Path:
-    """Fine-tune a dual encoder, or train a small CLIP from scratch, with the contrastive loss.
-
-    Under torchrun each process takes its share of a batch, and the negatives of a pair are those of its process.
+    *,
+    validates: bool,
+    resume: bool,
+    inputs: Mapping[str, str | None] | None = None,
+) -> tuple[TrainingArguments, str | None]:
+    """Check what can be checked before the long work, and seed all random numbers.
 
     Args:
-        dataset: training pictures and captions.
-        config: the model to start from and TrainingArguments.
-        out: directory to write the model into; checkpoints and TensorBoard logs go to `out/checkpoints`,
-            losses and recalls to `out/history.json`.
-        validation: scored after every epoch; the model with the best rsum is kept. The last one if None.
-        resume: continue from the last whole checkpoint in `out`, from the start if there is none.
+        dataset: to train on.
+        config: its `training` becomes the TrainingArguments.
+        out: the model's directory; `out/training.json` records what a resumed training must share.
+        validates: whether there is a validation split.
+        resume: continue from the last whole checkpoint in `out`.
+        inputs: further inputs that a resumed training must share, by name: fingerprints.
 
     Returns:
-        `out`, an ordinary model directory.
+        The arguments, and the checkpoint to continue from.
 
     Raises:
         MissingExtraError: accelerate is not installed.
-        ConfigError: a wrong training argument, or `out` holds checkpoints and `resume` is False.
+        ConfigError: a wrong training argument, `out` holds something else, or was begun differently.
         DataError: no captions to train on.
-        ModelError: the model to start from cannot be loaded, or has no temperature to learn.
     """
     if find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train")
     if not dataset.n_captions:
         raise DataError(f"{dataset!r} has no captions to train on")
-    checkpoints = out / "checkpoints"
-    last = _last_checkpoint(checkpoints)
+    last = _last_checkpoint(out / "checkpoints")
     if last and not resume:
         raise ConfigError(
             f"{out} holds checkpoints of an earlier training",
             hint="continue it with --resume, or choose another --out",
         )
-    held = next((name for name in ("dataset.json", "run.json", "config.json") if (out / name).exists()), None)
+    held = next((name for name in HOLDS if (out / name).exists()), None)
     if held and not last:
         raise ConfigError(f"{out} already holds a {HOLDS[held]}", hint="choose another --out")
-    arguments = _arguments(config, checkpoints, validates=validation is not None)
-    _check_same(out, config, dataset, resume=last is not None)
+    arguments = training_arguments(config, out / "checkpoints", validates=validates)
+    record = {"config": config.model_dump(), "dataset": dataset.fingerprint, **(inputs or {})}
+    if last is None:
+        if arguments.process_index == 0:
+            write_json(out / "training.json", record)
+    else:
+        begun = read_json(out / "training.json", error=ConfigError)
+        for key, value in record.items():
+            if begun.get(key) != value:
+                raise ConfigError(
+                    f"{out} was begun with another {key}",
+                    hint="resume with the same, or choose another --out",
+                )
     set_seed(arguments.seed)
-    start = config.model
-    if config.scratch is not None:
-        start = str(out / "scratch")
-        with arguments.main_process_first(desc="writing a new model"):
-            if arguments.process_index == 0:
-                new_clip(dataset.captions, Path(start), seed=arguments.seed, **config.scratch.model_dump())
-    assert start is not None
-    model, images, tokenizer = load_parts(start)
-    if not (hasattr(model, "logit_scale") or hasattr(model, "temperature")):
-        raise ModelError(
-            f"{start} is a {type(model).__name__} without a temperature", hint="start from a CLIP-type model"
-        )
+    return arguments, last
 
-    def prepare(picture: Any) -> Tensor:
-        pixels: Tensor = images(picture, return_tensors="pt")["pixel_values"][0]
-        return pixels
 
-    pairs = Pairs(dataset, prepare, captions=config.captions, seed=arguments.seed, cache=config.cache_images)
-    callbacks: list[TrainerCallback] = [_Turns(pairs)]
-    if config.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(config.early_stopping))
-    trainer = _ContrastiveTrainer(
-        model=_Towers(model),
-        args=arguments,
-        train_dataset=pairs,
-        eval_dataset=None if validation is None else Pairs(validation, prepare, cache=config.cache_images),
-        data_collator=Collator(tokenizer, caption_limit(model, tokenizer) or LONGEST),
-        callbacks=callbacks,
-    )
+class RecallTrainer(Trainer):  # type: ignore[misc]
+    """Trainer of a module whose forward pass gives the loss, evaluated by recall.
+
+    Args:
+        validate: gives the recalls of the module (unwrapped), in evaluation mode and without gradients.
+        turns: told which epoch it is, also after a resume.
+        early_stopping: stop after so many evaluations without a better rsum.
+        options: of transformers' Trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        validate: Callable[[Any], dict[str, float]] | None,
+        turns: Turns,
+        early_stopping: int | None,
+        **options: Any,
+    ) -> None:
+        callbacks: list[TrainerCallback] = [_Epochs(turns)]
+        if early_stopping is not None:
+            callbacks.append(EarlyStoppingCallback(early_stopping))
+        # The Trainer only asks whether there is something to evaluate on.
+        super().__init__(eval_dataset=None if validate is None else [0], callbacks=callbacks, **options)
+        self.validate = validate
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], **_: Any) -> Tensor:
+        """What the module gives."""
+        loss: Tensor = model(**inputs)
+        return loss
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Recalls, logged and told to the callbacks."""
+        assert self.validate is not None
+        module = self.accelerator.unwrap_model(self.model)
+        module.eval()
+        with torch.no_grad():
+            values = self.validate(module)
+        module.train()
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in values.items()}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def run(trainer: RecallTrainer, last: str | None, out: Path, save: Callable[[], None]) -> Path:
+    """Train, then let the main process write the model (`save`) and `out/history.json`."""
     trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
-        model.to(getattr(torch, config.weights))
-        for part in (model, images, tokenizer):
-            part.save_pretrained(out)
+        save()
         history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
         write_json(out / "history.json", history)
     return out
 
 
-def _check_same(out: Path, config: TrainConfig, dataset: Dataset, *, resume: bool) -> None:
-    # What a resumed training must share with the one it continues.
-    path, now = out / "training.json", {"config": config.model_dump(), "dataset": dataset.fingerprint}
-    if not resume:
-        write_json(path, now)
-        return
-    begun = read_json(path, error=ConfigError)
-    for key, value in now.items():
-        if begun.get(key) != value:
-            raise ConfigError(
-                f"{out} was begun with another {key}", hint="resume with the same, or choose another --out"
-            )
+def training_arguments(
+    config: TrainConfig | LxmertTrainConfig, checkpoints: Path, *, validates: bool
+) -> TrainingArguments:
+    """TrainingArguments of a configuration, its keys and types checked.
 
+    Args:
+        config: its `training` holds what the user set.
+        checkpoints: the directory of checkpoints and logs.
+        validates: whether there is a validation split.
 
-def _last_checkpoint(folder: Path) -> str | None:
-    # The Trainer writes trainer_state.json last: a checkpoint without it was cut off by a kill.
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
-
-
-def _arguments(config: TrainConfig, checkpoints: Path, *, validates: bool) -> TrainingArguments:
+    Raises:
+        ConfigError: unknown keys, wrong values, or early stopping without a validation split.
+    """
     if config.early_stopping is not None and not validates:
         raise ConfigError("early_stopping needs a validation split", hint="give --validation")
     defaults: dict[str, Any] = {
@@ -152,6 +157,7 @@ def _arguments(config: TrainConfig, checkpoints: Path, *, validates: bool) -> Tr
         "save_total_limit": 2,
         "logging_steps": 50,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": choose_device("auto").type == "cpu",  # said so, bfloat16 is allowed there
         "disable_tqdm": not sys.stderr.isatty(),  # a bar for people, lines for log files
         "report_to": ["tensorboard"] if find_spec("tensorboard") else [],
     }
@@ -197,81 +203,17 @@ def _number(key: str, value: Any, default: Any) -> Any:
     return value
 
 
-class _Turns(TrainerCallback):  # type: ignore[misc]
-    """Tells the pairs which epoch it is, also after a resume."""
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the data which epoch it is, also after a resume."""
 
-    def __init__(self, pairs: Pairs) -> None:
-        self.pairs = pairs
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.pairs.epoch = int(state.epoch)
+        self.turns.epoch = int(state.epoch)
 
 
-class _Towers(torch.nn.Module):
-    """Both towers as one forward pass, so that data parallel wrappers see it."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        # CLIP keeps the scale at 100 at most; a model that starts above keeps its own.
-        self.limit = (
-            max(math.log(100), float(model.logit_scale.detach())) if hasattr(model, "logit_scale") else 0.0
-        )
-
-    def forward(self, pixel_values: Tensor, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings of the pictures (B, d), of the captions (M, d), and the inverse temperature."""
-        model = self.model
-        if hasattr(model, "logit_scale"):
-            # The parameter is clamped, not the scale: beyond the limit the scale would have no gradient to come back by.
-            model.logit_scale.data.clamp_(max=self.limit)
-            scale = model.logit_scale.exp()
-        else:
-            scale = 1 / model.temperature
-        return self.images(pixel_values), self.captions(tokens), scale
-
-    def images(self, pixel_values: Tensor) -> Tensor:
-        return _tensor(self.model.get_image_features(pixel_values=pixel_values))
-
-    def captions(self, tokens: dict[str, Tensor]) -> Tensor:
-        return _tensor(self.model.get_text_features(**tokens))
-
-
-def _tensor(features: Any) -> Tensor:
-    # transformers 5 gives an output object, transformers 4 the tensor itself.
-    tensor: Tensor = features if isinstance(features, Tensor) else features.pooler_output
-    return tensor
-
-
-class _ContrastiveTrainer(Trainer):  # type: ignore[misc]
-    """Trainer with the contrastive loss, and recall on the whole validation split as its evaluation."""
-
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], **_: Any) -> Tensor:
-        tokens = {key: value for key, value in inputs.items() if key not in ("pixel_values", "owner")}
-        image_embeds, text_embeds, scale = model(inputs["pixel_values"], tokens)
-        return contrastive_loss(image_embeds, text_embeds, scale.mean(), inputs["owner"])
-
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        towers = self.accelerator.unwrap_model(self.model)
-        values = _validate(towers, self.eval_dataset, self.data_collator)
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in values.items()}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
-@torch.no_grad()
-def _validate(towers: _Towers, pairs: Pairs, collator: Collator) -> dict[str, float]:
-    towers.eval()
-    data, device = pairs.dataset, towers.model.device
-    images, texts = [], []
-    for start in range(0, data.n_images, BATCH):
-        rows = range(start, min(start + BATCH, data.n_images))
-        images.append(towers.images(torch.stack([pairs.pixels(image) for image in rows]).to(device)))
-    for start in range(0, data.n_captions, BATCH):
-        texts.append(towers.captions(collator.tokens(data.captions[start : start + BATCH]).to(device)))
-    image_embeds, text_embeds = (
-        torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy()
-        for side in (images, texts)
-    )
-    towers.train()
-    return recall(rank_embeddings(image_embeds, text_embeds, data.positives))
+def _last_checkpoint(folder: Path) -> str | None:
+    # The Trainer writes trainer_state.json last: a checkpoint without it was cut off by a kill.
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None

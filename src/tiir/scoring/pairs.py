@@ -10,14 +10,18 @@ ask `exact` for the rest.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import RanksError
 
-__all__ = ["Embeddings", "Matrix", "Pairs"]
+if TYPE_CHECKING:
+    from tiir.data.protocols import Gallery
+    from tiir.scoring.run import Run
+
+__all__ = ["Embeddings", "Matrix", "Pairs", "pairs_of"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -176,6 +180,21 @@ class Embeddings:
     def T(self) -> Embeddings:
         """The same pairs with the other side as rows."""
         return Embeddings(self.columns, self.rows, self.names[::-1])
+
+
+def pairs_of(run: Run, gallery: Gallery | None = None) -> Pairs:
+    """The scores of a Run, within a gallery or of the whole data set; of a cascade, those of its first stage."""
+    images = np.arange(run.info.images) if gallery is None else gallery.images
+    captions = np.arange(run.info.captions) if gallery is None else gallery.captions
+    if run.scores is not None:
+        return Matrix(run.scores, images, captions)
+    assert run.image_embeds is not None
+    assert run.text_embeds is not None
+    return Embeddings(_take(run.image_embeds, images), _take(run.text_embeds, captions))
+
+
+def _take(array: Floats, index: IntArray) -> Floats:
+    return array if np.array_equal(index, np.arange(len(array))) else array[index]
 
 
 def _floats(array: Floats, name: str) -> Floats:

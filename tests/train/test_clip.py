@@ -20,8 +20,8 @@ from tiir.metrics.ranks import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models import load
 from tiir.train import trainer as module
+from tiir.train.clip import train_clip
 from tiir.train.config import TrainConfig
-from tiir.train.trainer import train_clip
 
 SMALL = {"width": 32, "heads": 2, "image_layers": 1, "text_layers": 1, "image_size": 32, "patch_size": 8}
 N = 240
@@ -129,7 +129,7 @@ import sys, torch
 from pathlib import Path
 from tiir.data.dataset import Dataset
 from tiir.train.config import TrainConfig
-from tiir.train.trainer import train_clip
+from tiir.train.clip import train_clip
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json(sys.argv[1])
 data = Dataset.load(sys.argv[2])

@@ -1,0 +1,67 @@
+"""The command line: one thin function per verb; the work is done in the packages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tiir import __version__
+from tiir.cli.demo import demo_command
+from tiir.cli.evaluate import evaluate_command, export_command
+from tiir.cli.features import features_app
+from tiir.cli.options import note
+from tiir.cli.prepare import prepare_app
+from tiir.cli.score import import_app, rerank_command, score_command
+from tiir.cli.train import train_app
+from tiir.errors import ConfigError, TiirError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Text-image retrieval: recall you can trust, and the reasons behind it.\n\n"
+    "prepare a data set -> score it with a model (or import scores) -> evaluate.  Try: tiir demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(prepare_app, name="prepare")
+app.add_typer(features_app, name="features")
+app.add_typer(train_app, name="train")
+app.add_typer(import_app, name="import")
+app.command("score")(score_command)
+app.command("rerank")(rerank_command)
+app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
+app.command("demo")(demo_command)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"tiir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake ends with one message and exit code 1 (2: of options), not a traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are for its developers
+    try:
+        app(arguments, standalone_mode=True)
+    except TiirError as problem:
+        note(f"error: {problem}")
+        sys.exit(2 if isinstance(problem, ConfigError) else 1)
+    except OSError as problem:  # no space, no permission, a file where a folder should be
+        note(f"error: {problem.strerror or problem}: {problem.filename or ''}")
+        sys.exit(1)

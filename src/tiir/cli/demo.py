@@ -1,0 +1,29 @@
+"""`tiir demo`: the main job on drawn pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiir.cli.options import Overwrite, note, show
+
+__all__ = ["demo_command"]
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path("demo"),
+    train: Annotated[
+        bool, typer.Option("--train", help="Train both small models again first (about 40 minutes on 2 cores).")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """The main job on drawn pictures, offline: prepare, score, re-rank, evaluate, and look at what was retrieved."""
+    from tiir.demo import run_demo
+    from tiir.report.cascade import cross_table
+    from tiir.report.tables import evaluation_tables
+
+    evaluations, sheet = run_demo(out, train=train, overwrite=overwrite, say=note)
+    show(*evaluation_tables(evaluations), cross_table(evaluations))
+    show(f"three hard and three easy queries, with what CLIP retrieved: {sheet}")

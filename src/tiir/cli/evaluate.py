@@ -1,0 +1,110 @@
+"""`tiir evaluate`, `tiir export`: from a Run to numbers, and to the files of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tiir.cli.options import AsJson, Empty, FirstCaptions, Format, Overwrite, RunDataset, Ties, note, show
+
+__all__ = ["evaluate_command", "export_command"]
+
+
+def evaluate_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, one row each.", show_default=False)],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="coco-5k, coco-1k-5fold, coco-1k-subset, cxc, eccv, flickr8k or own; by the data set if not given.",
+        ),
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    captions_per_image: FirstCaptions = None,
+    ties: Annotated[Ties, typer.Option(help="Who wins a tie.")] = "pessimistic",
+    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    dataset: RunDataset = None,
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Recall@k both ways, ranks and 95% intervals, under a stated protocol."""
+    import json
+    from dataclasses import replace
+
+    from tiir.metrics.evaluate import evaluate as run_evaluation
+    from tiir.report.tables import evaluation_tables, markdown_table
+    from tiir.scoring.run import Run
+
+    evaluations = []
+    for path in runs:
+        run = Run.load(path)
+        evaluations.append(
+            run_evaluation(
+                run,
+                run.load_dataset(dataset),
+                protocol,
+                keys=keys,
+                captions_per_image=captions_per_image,
+                ties=ties,
+                empty=empty,
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    if len({e.run for e in evaluations}) < len(runs):  # a/run and b/run: told apart by their paths
+        evaluations = [replace(e, run=str(path)) for e, path in zip(evaluations, runs, strict=True)]
+    if as_json:
+        typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
+        return
+    for group in _same_gallery(evaluations):
+        if markdown:
+            typer.echo(markdown_table(group))
+        else:
+            show(*evaluation_tables(group))
+    if resamples:
+        place = "in brackets" if markdown else "below each value"
+        show(f"{place}: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})")
+    for e in evaluations:
+        for warning in e.warnings:
+            note(f"warning: {e.run}: {warning}")
+
+
+def _same_gallery(evaluations: Sequence[Any]) -> list[list[Any]]:
+    # One table a protocol and data set: numbers of different galleries never stand in one column.
+    from tiir.report.tables import title
+
+    groups: dict[str, list[Any]] = {}
+    for e in evaluations:
+        groups.setdefault(title(e), []).append(e)
+    return list(groups.values())
+
+
+def export_command(
+    run: Annotated[Path, typer.Argument(help="A Run directory.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write (trec: a folder).")],
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="trec run + qrels, the study's npz, csv or parquet.")
+    ],
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="The gallery to export.")] = "own",
+    depth: Annotated[int, typer.Option(min=1, help="Candidates a query (not for npz).")] = 100,
+    overwrite: Overwrite = False,
+    dataset: RunDataset = None,
+) -> None:
+    """Write what a Run retrieved in the format of another tool."""
+    from tiir.report.export import export_run
+    from tiir.scoring.run import Run
+
+    loaded = Run.load(run)
+    data = loaded.load_dataset(dataset)
+    for path in export_run(
+        loaded, data, out, format=format, protocol=protocol, depth=depth, overwrite=overwrite
+    ):
+        show(f"-> {path}")

@@ -1,0 +1,159 @@
+"""Options that several verbs share, and how they talk to the user."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tiir.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tiir.data.dataset import Dataset
+
+__all__ = [
+    "AsJson",
+    "Bad",
+    "DatasetDir",
+    "Device",
+    "Empty",
+    "Features",
+    "FirstCaptions",
+    "Format",
+    "Images",
+    "Memory",
+    "ModelPrecision",
+    "OnBad",
+    "Out",
+    "Overwrite",
+    "Precision",
+    "Resume",
+    "Revision",
+    "RunDataset",
+    "Split",
+    "Ties",
+    "check_free",
+    "folder_of",
+    "is_first",
+    "memory_of",
+    "note",
+    "own_device",
+    "save_dataset",
+    "show",
+]
+
+OnBad = Literal["error", "skip"]
+Ties = Literal["pessimistic", "optimistic", "expected"]
+Empty = Literal["error", "exclude"]
+Format = Literal["trec", "npz", "csv", "parquet"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Directory to write.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out already holds.")]
+Bad = Annotated[OnBad, typer.Option(help="Bad records: stop with a report, or leave them out and record it.")]
+Images = Annotated[
+    str, typer.Option(help="Folder the images lie in, or 'none' for captions only.", show_default=False)
+]
+Split = Annotated[str, typer.Option(help="Which split.")]
+DatasetDir = Annotated[Path, typer.Argument(help="Directory made by `tiir prepare`.", show_default=False)]
+RunDataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", "-d", help="Where the data set lies now, if it moved since the scoring."),
+]
+FirstCaptions = Annotated[
+    int | None,
+    typer.Option(
+        "--captions-per-image", min=1, help="Keep the first captions of each image only (some tools: 5)."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Features = Annotated[
+    Path | None, typer.Option(help="Region features of the images, for LXMERT.", show_default=False)
+]
+Memory = Annotated[
+    str, typer.Option(help="What the LXMERT may take besides its weights, such as 500MB or 2GB.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+ModelPrecision = Annotated[Precision, typer.Option(help="auto is float32: the number before the speed.")]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a killed run; ends with the same bytes.")]
+
+
+def show(*parts: Any) -> None:
+    """Print text as it is, and rich tables, on stdout."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for part in parts:
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part, soft_wrap=False)
+
+
+def note(text: str) -> None:
+    """Print text on stderr, beside the results."""
+    typer.echo(text, err=True)
+
+
+def folder_of(images: str) -> Path | None:
+    """The image folder that --images names, None for "none"."""
+    return None if images.lower() == "none" else Path(images)
+
+
+def save_dataset(dataset: Dataset, out: Path, overwrite: bool, captions_per_image: int | None = None) -> None:
+    """Write a data set and say what it holds and what was left out."""
+    if captions_per_image is not None:
+        dataset = dataset.first_captions(captions_per_image)
+    dataset.save(out, overwrite=overwrite)
+    show(f"{dataset!r} -> {out}")
+    if dataset.skipped:
+        from tiir.data.build import Problems
+
+        show(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
+
+
+def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
+    """Refuse an --out that is taken: before the long work, not after it."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file", hint="name a directory")
+    other = {"dataset.json": "run.json", "run.json": "dataset.json"}[holds]
+    if (out / other).exists():
+        raise ConfigError(f"{out} holds a {other.removesuffix('.json')}", hint="choose another --out")
+    if not overwrite and (out / holds).exists():
+        raise ConfigError(
+            f"{out} already holds a {holds.removesuffix('.json')}",
+            hint="choose another --out, or --overwrite",
+        )
+
+
+def memory_of(text: str) -> int:
+    """Bytes of a size such as "2GB" or "500 MB" (powers of 1,024).
+
+    Raises:
+        ConfigError: it is no size.
+
+    Example:
+        >>> memory_of("2GB"), memory_of("0.5 MB")
+        (2147483648, 524288)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    size = 0 if found is None else int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    if size < 1:
+        raise ConfigError(f"--memory {text} is no size", hint="such as 500MB or 2GB")
+    return size
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun started (or is on its own)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def own_device(device: str) -> str:
+    """The device of this process: under torchrun "auto" and "cuda" are a GPU each."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else device

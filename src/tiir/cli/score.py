@@ -1,0 +1,271 @@
+"""`tiir score`, `tiir rerank`, `tiir import`: from a model, or from numbers made elsewhere, to a Run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tiir.cli.options import (
+    AsJson,
+    DatasetDir,
+    Device,
+    Features,
+    Memory,
+    ModelPrecision,
+    Out,
+    Overwrite,
+    Resume,
+    Revision,
+    RunDataset,
+    check_free,
+    is_first,
+    memory_of,
+    note,
+    own_device,
+    show,
+)
+from tiir.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tiir.scoring.run import Run
+
+__all__ = ["import_app", "rerank_command", "score_command"]
+
+import_app = typer.Typer(help="Make a Run of embeddings or scores from elsewhere.", no_args_is_help=True)
+
+
+def score_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Hub id or directory, such as openai/clip-vit-base-patch32; lxmert:DIR for an LXMERT.",
+            show_default=False,
+        ),
+    ],
+    dataset: DatasetDir,
+    out: Out,
+    features: Features = None,
+    memory: Memory = "2GB",
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
+    revision: Revision = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images or captions a forward pass (not for LXMERT).")
+    ] = 64,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Embed every image and every distinct caption once, or score all pairs with an LXMERT, and write a Run."""
+    from tiir.data.dataset import Dataset
+    from tiir.models import load
+    from tiir.scoring.dense import score_dual
+
+    cross = model.startswith("lxmert:")
+    if cross != (features is not None):
+        raise ConfigError(
+            f"{model} needs the region features of the images" if cross else "--features is for lxmert:DIR",
+            hint="give --features STORE, made by `tiir features`" if cross else "leave it out",
+        )
+    check_free(out, overwrite or resume, "run.json")
+    n_bytes = memory_of(memory)
+    data = Dataset.load(dataset)
+    if features is not None:
+        from tiir.features.store import FeatureStore
+        from tiir.scoring.cross import score_cross
+
+        store = FeatureStore.open(features)
+        pair_model: Any = load(model, device=own_device(device), precision=precision, revision=revision)
+        run = score_cross(
+            pair_model,
+            data,
+            dataset,
+            store,
+            out,
+            memory=n_bytes,
+            resume=resume,
+            overwrite=overwrite,
+            say=_say(),
+        )
+        if is_first():
+            _scored(run, out, pair_model.max_length)
+        return
+    encoder = load(model, device=device, precision=precision, revision=revision)
+    run = score_dual(encoder, data, dataset, out, batch_size=batch_size, resume=resume, overwrite=overwrite)
+    _scored(run, out, encoder.max_length)
+
+
+def rerank_command(
+    run: Annotated[Path, typer.Argument(help="Run directory of the first stage.", show_default=False)],
+    model: Annotated[str, typer.Option("--with", help="lxmert:DIR or lxmert:HUB_ID.", show_default=False)],
+    features: Annotated[Path, typer.Option(help="Region features of the images.", show_default=False)],
+    out: Out,
+    depth: Annotated[int, typer.Option(min=1, help="Candidates a query, in both directions.")] = 100,
+    mix: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Weight of the LXMERT in the shortlists' order, both scores standardised over all shortlists: "
+            "1 its score alone, 0 the first stage's.",
+        ),
+    ] = 1.0,
+    compare: Annotated[
+        Path | None, typer.Option(help="Run of the same LXMERT over all pairs: show what the cascade lost.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", "-p", help="Of the table, as in `tiir evaluate`.")
+    ] = None,
+    memory: Memory = "2GB",
+    device: Device = "auto",
+    precision: ModelPrecision = "auto",
+    revision: Revision = None,
+    dataset: RunDataset = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a Run's shortlists again with an LXMERT, and show recall before and after."""
+    import json
+
+    from tiir.features.store import FeatureStore
+    from tiir.metrics.evaluate import evaluate
+    from tiir.models import load
+    from tiir.report.cascade import cross_table, lost
+    from tiir.scoring.cascade import rerank
+    from tiir.scoring.run import Run
+
+    if not model.startswith("lxmert:"):
+        raise ConfigError(f"--with {model}: only an LXMERT can re-rank", hint=f"--with lxmert:{model}")
+    check_free(out, overwrite or resume, "run.json")
+    n_bytes = memory_of(memory)
+    first = Run.load(run)
+    data = first.load_dataset(dataset)
+    others = [] if compare is None else [Run.load(compare)]
+    for other in others:  # said before the long work
+        other.check(data)
+    encoder: Any = load(model, device=own_device(device), precision=precision, revision=revision)
+    cascade = rerank(
+        first,
+        data,
+        encoder,
+        FeatureStore.open(features),
+        out,
+        depth=depth,
+        mix=mix,
+        memory=n_bytes,
+        dataset_path=dataset,
+        resume=resume,
+        overwrite=overwrite,
+        say=_say(),
+    )
+    if not is_first():
+        return
+    protocol = protocol or first.info.protocol
+    rows = [evaluate(one, data, protocol, resamples=0) for one in (first, cascade, *others)]
+    loss = lost(rows[1], rows[2]) if others else None
+    if as_json:
+        result = {"runs": [row.to_dict() for row in rows], "lost_against_all_pairs": loss}
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    show(f"{cascade!r} -> {out}", cross_table(rows))
+    if loss is not None:
+        parts = ", ".join(f"{name.replace('_', ' ')} {value:+.2f}" for name, value in loss.items())
+        show(f"lost against all pairs (minus: gained): {parts}")
+    for row in rows:
+        for warning in row.warnings:
+            note(f"warning: {row.run}: {warning}")
+    show(f"next: tiir evaluate {run} {out}")
+
+
+def _scored(run: Run, out: Path, max_length: int | None) -> None:
+    show(f"{run!r} -> {out}")
+    if cut := run.info.notes["truncated_captions"]:
+        note(f"note: {cut:,} captions are longer than the model's {max_length} tokens and were cut")
+    show(f"next: tiir evaluate {out}")
+
+
+def _say() -> Callable[[str], None]:
+    # Processes of torchrun work together; one of them speaks.
+    return note if is_first() else (lambda text: None)
+
+
+@import_app.command("embeddings")
+def import_embeddings_command(
+    images: Annotated[Path, typer.Argument(help="IMAGES.npy, (n_images, d).")],
+    captions: Annotated[Path, typer.Argument(help="CAPTIONS.npy, (n_captions, d).")],
+    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    image_ids: Annotated[
+        Path | None, typer.Option(help="Id of each row; image_ids.txt beside the array by default.")
+    ] = None,
+    caption_ids: Annotated[
+        Path | None, typer.Option(help="Id of each row; caption_ids.txt beside the array by default.")
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Cosine instead of dot product.")] = False,
+    allow_extra: Annotated[
+        bool, typer.Option("--allow-extra", help="Ignore rows that are not in the data set.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Embeddings of any model; rows are joined to the data set by id."""
+    check_free(out, overwrite, "run.json")
+    from tiir.data.dataset import Dataset
+    from tiir.scoring.foreign import import_embeddings
+
+    run = import_embeddings(
+        images,
+        captions,
+        Dataset.load(dataset),
+        dataset,
+        out,
+        name=name or images.resolve().parent.name,
+        image_ids=image_ids,
+        caption_ids=caption_ids,
+        normalize=normalize,
+        allow_extra=allow_extra,
+        overwrite=overwrite,
+    )
+    _imported(run, out)
+
+
+@import_app.command("scores")
+def import_scores_command(
+    scores: Annotated[
+        Path, typer.Argument(help="MATRIX.npy (images x captions), or the original study's .npz.")
+    ],
+    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="The matrix is captions x images.")] = False,
+    image_ids: Annotated[Path | None, typer.Option(help="Id of each image row.")] = None,
+    caption_ids: Annotated[Path | None, typer.Option(help="Id of each caption column.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A score matrix of any model."""
+    check_free(out, overwrite, "run.json")
+    from tiir.data.dataset import Dataset
+    from tiir.scoring.foreign import import_scores
+
+    run = import_scores(
+        scores,
+        Dataset.load(dataset),
+        dataset,
+        out,
+        name=name or scores.stem,
+        transpose=transpose,
+        image_ids=image_ids,
+        caption_ids=caption_ids,
+        overwrite=overwrite,
+    )
+    _imported(run, out)
+
+
+def _imported(run: Run, out: Path) -> None:
+    show(f"{run!r} -> {out}")
+    for key, value in run.info.notes.items():
+        show(f"  {key}: {value}")
+    show(f"next: tiir evaluate {out}")

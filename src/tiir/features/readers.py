@@ -1,0 +1,285 @@
+"""Region features from elsewhere: per-image HDF5 groups, per-image .npz files, bottom-up-attention TSV."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir import __version__
+from tiir.data.dataset import Dataset
+from tiir.errors import ConfigError, DataError
+from tiir.features.ids import match_ids
+from tiir.features.layout import FORMAT, FeatureInfo
+from tiir.features.store import FeatureStore
+from tiir.progress import track
+
+__all__ = ["KINDS", "Kind", "convert", "detect"]
+
+Kind = Literal["h5", "npz", "tsv"]
+KINDS: tuple[str, ...] = get_args(Kind)
+FloatArray = npt.NDArray[np.float32]
+Item = tuple[str, FloatArray, FloatArray]  # image id, regions (R, D), boxes (R, 4) normalised
+COLUMNS = {  # of a TSV, by their number
+    10: ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes",
+         "boxes", "features"),  # as LXMERT published them
+    6: ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features"),  # as bottom-up-attention did
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A source: all its ids, and a pass over the images that are wanted."""
+
+    ids: Callable[[Path], list[str]]
+    read: Callable[[Path, Container[str]], Iterator[Item]]
+
+
+def convert(
+    source: Path | str,
+    out: Path | str,
+    *,
+    kind: Kind | None = None,
+    dataset: Dataset | None = None,
+    extractor: str | None = None,
+    colour: Literal["rgb", "bgr"] | None = None,
+    dtype: str = "float32",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> FeatureStore:
+    """Make a FeatureStore of features that another program wrote, image by image.
+
+    Sources:
+        h5: a group for each image id with `visual_feats` (R, D) and `visual_pos` (R, 4) in [0, 1].
+        npz: a folder of ID.npz files with the same two arrays; subfolders too.
+        tsv: bottom-up-attention's lines, arrays in base64; boxes in pixels, divided here by the picture's size.
+
+    Args:
+        source: the file or folder.
+        out: the store to write.
+        kind: of `source`; found out where it is not given.
+        dataset: keep its images only, under its ids and in its order (see `tiir.features.ids`); by default all
+            images under the source's ids.
+        extractor: what made the features, for the provenance.
+        colour: the channel order that the extractor was given, for the provenance.
+        dtype: "float32" or "float16".
+        resume, overwrite: as in `FeatureStore.create`.
+
+    Raises:
+        ConfigError: no such kind.
+        DataError: unreadable, or an image with NaN, another shape, boxes outside [0, 1] or inverted; images that
+            are missing or twice there. It names the image.
+    """
+    source = Path(source)
+    kind = kind or detect(source)
+    if kind not in KINDS:
+        raise ConfigError(f"no kind {kind!r}", hint=f"one of: {', '.join(KINDS)}")
+    reader = _READERS[kind]
+    found = reader.ids(source)
+    if not found:
+        raise DataError(f"{source} has no features", hint=f"it was read as {kind}; name another --kind")
+    repeated, times = Counter(found).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{source}: image {repeated!r} is there {times} times", hint="leave one of them")
+    ids, rule = list(found), "as in the source"
+    names = dict(zip(found, found, strict=True))  # from the source's id to the store's
+    if dataset is not None:
+        names, rule = match_ids(found, dataset.image_ids)
+        lost = sorted(set(dataset.image_ids) - set(names.values()))
+        if lost:
+            raise DataError(
+                f"{source} has no features of {len(lost):,} of {dataset.n_images:,} images of {dataset!r}: "
+                f"{', '.join(map(repr, lost[:3]))}{', ...' if len(lost) > 3 else ''}",
+                hint=f"its ids look like {found[0]!r}; convert the file of the same split",
+            )
+        ids = list(dataset.image_ids)
+    if not names:
+        raise DataError(f"{dataset!r} is empty", hint="there is nothing to convert")
+    first, regions, boxes = next(reader.read(source, {next(name for name in found if name in names)}))
+    if regions.ndim != 2 or boxes.shape != (len(regions), 4):
+        raise DataError(
+            f"image {first!r} of {source}: features {regions.shape} and boxes {boxes.shape}",
+            hint="expected (R, D) and (R, 4)",
+        )
+    info = FeatureInfo(
+        extractor=extractor or ("bottom-up-attention" if kind == "tsv" else "unknown"),
+        colour=colour,
+        source=str(source.resolve()),
+        dataset_fingerprint=None if dataset is None else dataset.fingerprint,
+        versions={"tiir": __version__, "numpy": np.__version__},
+        notes={"kind": kind, "ids": rule, "images_in_source": len(found)},
+    )
+    position = {name: row for row, name in enumerate(ids)}
+    with FeatureStore.create(
+        out, info, ids, *regions.shape, dtype=dtype, resume=resume, overwrite=overwrite
+    ) as writer:
+        missing = {ids[row] for row in writer.missing}
+        wanted = {there for there, name in names.items() if name in missing}
+        items = reader.read(source, wanted)
+        for there, regions, boxes in track(items, total=len(wanted), description="converting", unit="images"):
+            writer.put([position[names[there]]], regions[None], boxes[None])
+    return FeatureStore.open(out)
+
+
+def detect(source: Path) -> Kind:
+    """The kind of a source.
+
+    Raises:
+        DataError: missing, or none of them.
+    """
+    import h5py
+
+    if source.is_dir():
+        if next(source.glob("**/*.npz"), None) is None:
+            raise DataError(f"{source} holds no .npz file", hint="name the folder of per-image .npz files")
+        return "npz"
+    if not source.is_file():
+        raise DataError(f"no such file or folder: {source}")
+    if h5py.is_hdf5(source):
+        with h5py.File(source, "r", locking=False) as file:
+            if file.attrs.get("format") == FORMAT:
+                raise DataError(f"{source} is a feature store already", hint="use it as it is")
+        return "h5"
+    with open(source, "rb") as lines:
+        if lines.read(4096).count(b"\t") >= 3:
+            return "tsv"
+    raise DataError(
+        f"{source} is no layout of region features that is known here",
+        hint=f"name its --kind: {', '.join(KINDS)}",
+    )
+
+
+def _h5_ids(path: Path) -> list[str]:
+    with _open_h5(path) as file:
+        return list(file.keys())
+
+
+def _h5_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
+    import h5py
+
+    with _open_h5(path) as file:
+        for name in file:
+            if name not in wanted:
+                continue
+            group = file[name]
+            try:
+                if not isinstance(group, h5py.Group):
+                    raise KeyError("it is not a group")
+                arrays = [group[key][()] for key in ("visual_feats", "visual_pos")]
+            except (KeyError, OSError, RuntimeError) as problem:
+                raise DataError(
+                    f"image {name!r} of {path}: {str(problem).strip(chr(34))}",
+                    hint="each image is a group with visual_feats (R, D) and visual_pos (R, 4)",
+                ) from None
+            yield name, _numbers(name, path, arrays[0]), _numbers(name, path, arrays[1])
+
+
+def _open_h5(path: Path) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as problem:
+        raise DataError(
+            f"{path} cannot be read as HDF5: {problem}",
+            hint="it may be cut off, or of another --kind",
+        ) from None
+
+
+def _npz_ids(folder: Path) -> list[str]:
+    return [path.stem for path in sorted(folder.glob("**/*.npz"))]
+
+
+def _npz_read(folder: Path, wanted: Container[str]) -> Iterator[Item]:
+    for path in sorted(folder.glob("**/*.npz")):
+        if path.stem not in wanted:
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                regions, boxes = arrays["visual_feats"], arrays["visual_pos"]
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
+            raise DataError(
+                f"image {path.stem!r}: {path} cannot be read: {str(problem).strip(chr(34))}",
+                hint="each file holds visual_feats (R, D) and visual_pos (R, 4); it may be damaged",
+            ) from None
+        yield path.stem, _numbers(path.stem, path, regions), _numbers(path.stem, path, boxes)
+
+
+def _tsv_ids(path: Path) -> list[str]:
+    try:
+        with open(path, "rb") as lines:
+            return [line.split(b"\t", 1)[0].decode("utf-8", "replace") for line in lines if line.strip()]
+    except OSError as problem:
+        raise DataError(f"cannot read {path}: {problem.strerror}") from None
+
+
+def _tsv_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            name = line.split(b"\t", 1)[0].decode("utf-8", "replace")
+            if not line.strip() or name not in wanted:
+                continue
+            where = f"image {name!r} ({path}, line {number})"
+            fields = line.rstrip(b"\r\n").split(b"\t")
+            if len(fields) not in COLUMNS:
+                raise DataError(
+                    f"{where} has {len(fields)} columns, not {' or '.join(map(str, COLUMNS))}",
+                    hint="the file may be cut off: download it again",
+                )
+            row = dict(zip(COLUMNS[len(fields)], fields, strict=True))
+            try:
+                height, width, count = (float(row[key]) for key in ("img_h", "img_w", "num_boxes"))
+            except ValueError as problem:
+                raise DataError(f"{where}: {problem}", hint=f"columns are {', '.join(row)}") from None
+            if min(height, width, count) < 1:
+                raise DataError(
+                    f"{where} has {width:g} x {height:g} pixels and {count:g} boxes", hint="each is 1 or more"
+                )
+            boxes = _decoded(where, "boxes", row["boxes"], int(count))  # (R, 4)
+            if boxes.shape[1] != 4:
+                raise DataError(f"{where}: boxes have {boxes.shape[1]} numbers", hint="expected x1 y1 x2 y2")
+            size = np.array([width, height, width, height], np.float32)
+            yield name, _decoded(where, "features", row["features"], int(count)), boxes / size
+
+
+def _decoded(where: str, key: str, text: bytes, count: int) -> FloatArray:
+    # float32 (count, numbers a region)
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error as problem:
+        raise DataError(
+            f"{where}: '{key}' is not whole base64: {problem}", hint="the file is cut off or damaged"
+        ) from None
+    if not raw or len(raw) % (4 * count):
+        raise DataError(
+            f"{where}: '{key}' has {len(raw):,} bytes, no float32 array of {count} regions",
+            hint="the file is cut off or damaged",
+        )
+    return np.frombuffer(raw, "<f4").reshape(count, -1)
+
+
+def _numbers(name: str, path: Path, array: Any) -> FloatArray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu":
+        raise DataError(
+            f"image {name!r} of {path}: {array.dtype} is not a number", hint="expected float arrays"
+        )
+    with np.errstate(over="ignore"):
+        numbers: FloatArray = array.astype(np.float32)
+    return numbers
+
+
+_READERS: dict[str, _Reader] = {
+    "h5": _Reader(_h5_ids, _h5_read),
+    "npz": _Reader(_npz_ids, _npz_read),
+    "tsv": _Reader(_tsv_ids, _tsv_read),
+}

@@ -1,0 +1,180 @@
+"""The cascade: a first stage's shortlists, scored again by a cross encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.data.dataset import Dataset
+from tiir.errors import ConfigError, RunError
+from tiir.scoring.order import best
+from tiir.scoring.pairs import Pairs, pairs_of
+from tiir.scoring.run import Run
+from tiir.scoring.shortlist import Shortlist
+from tiir.scoring.tiles import Tiles
+from tiir.scoring.work import MEMORY, PairModel, Say, Work
+
+if TYPE_CHECKING:
+    from tiir.features.store import FeatureStore
+
+__all__ = ["remix", "rerank", "shortlists"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+TILE = 1 << 14  # pairs of a tile on a CPU: within a minute of work,
+GPU_TILE = 1 << 17  # and few enough files
+
+
+def shortlists(
+    run: Run, depth: int
+) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """The top `depth` captions of every image and the top `depth` images of every caption.
+
+    The scores are those that ranks are counted by; among equal ones the lower position comes first, whatever is
+    relevant.
+
+    Returns:
+        image, caption, i2t, t2i of the pairs that are on a shortlist, (n_pairs,) each, sorted by image and
+        caption; i2t: on its image's, t2i: on its caption's.
+
+    Raises:
+        ConfigError: `depth` is below 1.
+        RanksError: the Run left pairs unscored.
+    """
+    if depth < 1:
+        raise ConfigError(f"depth {depth}", hint="it must be at least 1")
+    pairs = pairs_of(run)
+    n_captions = pairs.shape[1]
+    queries, found = _top(pairs, depth)
+    i2t = queries * n_captions + found
+    queries, found = _top(pairs.T, depth)
+    t2i = found * n_captions + queries
+    key = np.union1d(i2t, t2i)
+    return key // n_captions, key % n_captions, np.isin(key, i2t), np.isin(key, t2i)
+
+
+def _top(pairs: Pairs, depth: int) -> tuple[IntArray, IntArray]:
+    n_queries, depth = pairs.shape[0], min(depth, pairs.shape[1])
+    found = np.empty((n_queries, depth), np.int64)
+    for n, (candidates, _) in enumerate(best(pairs, np.arange(n_queries), depth)):
+        found[n] = candidates
+    return np.repeat(np.arange(n_queries), depth), found.ravel()
+
+
+def rerank(
+    run: Run,
+    dataset: Dataset,
+    model: PairModel,
+    features: FeatureStore,
+    out: Path | str,
+    *,
+    depth: int = 100,
+    mix: float = 1.0,
+    memory: int = MEMORY,
+    tile: int | None = None,
+    dataset_path: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = lambda text: None,
+) -> Run:
+    """Score the shortlists of a Run again with a cross encoder, both directions, and write a cascade Run.
+
+    Every pair that is on a shortlist is scored once (once for all captions with the same text). The Run holds the
+    first stage and `shortlist.npz`: in each direction the shortlist of a query comes first, ordered by the
+    cross encoder, and the rest keeps the first stage's order. Tiles, kills and torchrun as in `score_cross`.
+
+    Args:
+        run: the first stage: embeddings or scores of the whole data set.
+        dataset: the data set of the Run.
+        model: from `tiir.models.load("lxmert:NAME")`.
+        features: region features of the images.
+        out: directory of the new Run.
+        depth: candidates a query; all of them where there are fewer.
+        mix: weight of the cross encoder in the shortlists' order (see `Shortlist.final`): 1 its score alone.
+        memory, resume, overwrite, say: see `score_cross`.
+        tile: pairs of a tile; by the device where None.
+        dataset_path: where the data set lies, if it moved since the first stage.
+
+    Raises:
+        ConfigError: `depth` or `mix` is out of range.
+        DataError: `features` lack an image.
+        ModelError: a score is NaN or infinite.
+        RanksError: the first stage left pairs unscored.
+        RunError: the Run belongs to another data set, or is a cascade; or `out` is taken.
+    """
+    run.check(dataset)
+    out = Path(out)
+    if run.shortlist is not None:
+        raise RunError(
+            f"{run.name} is a cascade itself", hint="re-rank the Run it was made of, or `remix` it"
+        )
+    if run.path is not None and run.path.resolve() == out.resolve():
+        raise RunError(f"{out} is the first stage itself", hint="choose another --out")
+    if not 0 <= mix <= 1:
+        raise ConfigError(f"mix {mix}", hint="from 0 (first stage) to 1 (cross encoder)")
+    work = Work(model, dataset, dataset_path or run.info.dataset_path, features, out, memory, "cascade")
+    image, caption, i2t, t2i = shortlists(run, depth)
+    first = pairs_of(run).exact(image, caption)
+    n_images = dataset.n_images
+    # A tile holds neighbours in caption length, and each caption's images.
+    key, place = np.unique(work.texts.of_caption[caption] * n_images + image, return_inverse=True)
+    texts, images = key // n_images, key % n_images
+    size = tile or (TILE if work.plan["device"] == "cpu" else GPU_TILE)
+    asked = hashlib.sha256()
+    for array in (image, caption, i2t, t2i, first):
+        asked.update(array.tobytes())
+    work.plan |= {"tile": size, "depth": depth, "shortlists": asked.hexdigest()[:16], "mix": mix}
+    parts = [slice(start, min(start + size, len(key))) for start in range(0, len(key), size)]
+    keys = [f"pairs-{n:06d}" for n in range(len(parts))]
+
+    def compute(n: int) -> FloatArray:
+        some = images[parts[n]], texts[parts[n]]
+        return work.check(work.encoder.score_pairs(*some), *some)
+
+    def finish(tiles: Tiles, notes: dict[str, Any]) -> None:
+        scores = np.concatenate([work.tile(tiles, name, n, compute) for n, name in enumerate(keys)])
+        short = Shortlist.of(image, caption, scores[place.ravel()], first, i2t, t2i, mix)
+        notes |= {
+            "depth": depth,
+            "mix": mix,
+            "order": _order(mix),
+            "first_stage": run.info.model_dump(
+                include={"model", "revision", "precision", "created", "versions"}
+            ),
+        }
+        info = work.info(f"{run.info.model} > {model.info.name}", notes)
+        replace(run, info=info, shortlist=short, path=None).save(out, overwrite=True)
+
+    sizes = [part.stop - part.start for part in parts]
+    return work.run(keys, sizes, compute, finish, resume=resume, overwrite=overwrite, say=say)
+
+
+def remix(run: Run, mix: float) -> Run:
+    """A cascade with another weight of the cross encoder; nothing is scored or written.
+
+    Args:
+        run: a cascade.
+        mix: see `rerank`.
+
+    Raises:
+        RunError: no cascade, or `mix` is out of range.
+    """
+    if run.shortlist is None:
+        raise RunError(f"{run.name} is no cascade", hint="make one with `tiir rerank`")
+    notes = run.info.notes | {"mix": mix, "order": _order(mix)}
+    return replace(
+        run, info=run.info.model_copy(update={"notes": notes}), shortlist=replace(run.shortlist, mix=mix)
+    )
+
+
+def _order(mix: float) -> str:
+    return (
+        "cross encoder"
+        if mix == 1
+        else f"{1 - mix:g} z(first stage) + {mix:g} z(cross encoder), z over the shortlisted pairs"
+    )

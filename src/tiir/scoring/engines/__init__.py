@@ -1,0 +1,1 @@
+"""Where tiles are computed: here, or by the processes of torchrun."""

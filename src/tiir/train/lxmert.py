@@ -1,0 +1,204 @@
+"""Training of LXMERT as a matcher, on region features and transformers' Trainer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tiir.data.dataset import Dataset
+from tiir.errors import ConfigError, ModelError
+from tiir.metrics.ranks import rank_scores
+from tiir.metrics.recall import recall
+from tiir.models.base import ModelInfo
+from tiir.models.loading import caption_limit
+from tiir.models.lxmert import load_matcher
+from tiir.models.pairs import PairScorer
+from tiir.models.scratch import new_lxmert
+from tiir.train.config import LxmertTrainConfig
+from tiir.train.negatives import HardNegatives, TruePairs, hard_negatives
+from tiir.train.objective import Matching
+from tiir.train.pairs import Turns
+from tiir.train.regions import BinaryPairs, ContrastivePairs, RegionCollator, Tokens
+from tiir.train.trainer import RecallTrainer, begin, run
+
+if TYPE_CHECKING:
+    from tiir.features.store import FeatureStore
+    from tiir.models.lxmert import LxmertMatcher
+    from tiir.scoring.run import Run
+
+__all__ = ["train_lxmert"]
+
+MEMORY = 2 * 1024**3  # bytes of the validation's tensors
+
+
+def train_lxmert(
+    dataset: Dataset,
+    config: LxmertTrainConfig,
+    *,
+    features: FeatureStore,
+    out: Path,
+    validation: Dataset | None = None,
+    validation_features: FeatureStore | None = None,
+    negatives: Run | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train an LXMERT to tell which captions belong to which images.
+
+    The layers that see one side run once for each image and caption of a batch, the cross layers once for each pair.
+    Under torchrun each process takes its share of a batch and the gradients are averaged: the binary objective is then
+    that of one process with the whole batch (where all images have the same number of captions in an epoch); the
+    negatives of the contrastive one are those of the process.
+
+    Args:
+        dataset: training images and captions; no image files are needed.
+        config: the model to start from, the objective and TrainingArguments.
+        features: region features of the training images.
+        out: directory to write the model into; checkpoints and TensorBoard logs go to `out/checkpoints`,
+            losses and recalls to `out/history.json`.
+        validation: every image is scored against every caption after every epoch; the model with the best rsum is
+            kept. The last one if None.
+        validation_features: of the validation images; `features` if None.
+        negatives: scores of the training data set, from which hard negatives are drawn.
+        resume: continue from the last whole checkpoint in `out`, from the start if there is none.
+
+    Returns:
+        `out`, a model directory: `tiir.models.load("lxmert:OUT")`.
+
+    Raises:
+        MissingExtraError: accelerate is not installed.
+        ConfigError: a wrong training argument, hard negatives asked for without a Run, or `out` holds
+            checkpoints and `resume` is False.
+        DataError: no captions to train on, or images without features.
+        ModelError: the model to start from cannot be loaded, or reads features of another width.
+        RunError: `negatives` is of another data set.
+    """
+    takes_hard = config.hard_share > 0 or config.hard_partners > 0
+    if takes_hard != (negatives is not None):
+        given = "a Run of negatives is given" if negatives is not None else "no Run of negatives is given"
+        raise ConfigError(
+            f"{given}, and hard_share and hard_partners are {config.hard_share} and {config.hard_partners}",
+            hint="give --negatives RUN together with hard_share (binary) or hard_partners (contrastive)",
+        )
+    features.rows(dataset.image_ids)
+    if validation is not None:
+        validation = _part(validation, config)
+        validation_features = validation_features or features
+        validation_features.rows(validation.image_ids)
+    if negatives is not None:
+        negatives.check(dataset)
+    inputs = {
+        "features": features.fingerprint,
+        "validation": None if validation is None else validation.fingerprint,
+        "negatives": None if negatives is None else f"{negatives.info.model} {negatives.info.fingerprint}",
+    }
+    arguments, last = begin(
+        dataset, config, out, validates=validation is not None, resume=resume, inputs=inputs
+    )
+    arguments._n_gpu = min(
+        1, arguments.n_gpu
+    )  # torchrun for more: DataParallel would tear a batch's pairs apart
+    start = config.model
+    if config.scratch is not None:
+        start = str(out / "scratch")
+        shape = {"feature_width": features.width, "seed": arguments.seed, **config.scratch.model_dump()}
+        with arguments.main_process_first(desc="writing a new model"):
+            if arguments.process_index == 0:
+                new_lxmert(dataset.captions, Path(start), **shape)
+    assert start is not None
+    matcher, tokenizer = load_matcher(start, new_head=True)
+    for width, of in [
+        (features.width, "training"),
+        (getattr(validation_features, "width", None), "validation"),
+    ]:
+        if width not in (None, matcher.config.visual_feat_dim):
+            raise ModelError(
+                f"{start} reads features of width {matcher.config.visual_feat_dim}, the {of} features have {width}",
+                hint="extract features with the extractor that the model was trained with",
+            )
+    if config.dropout is not None:
+        _set_dropout(matcher, config.dropout)
+    length = caption_limit(matcher, tokenizer) or matcher.config.max_position_embeddings
+    tokens = Tokens(tokenizer, dataset.captions, length)
+    true = TruePairs(dataset)
+    hard = None if negatives is None else hard_negatives(negatives, dataset, depth=config.hard_depth)
+    turns = Turns(dataset, captions=config.captions, seed=arguments.seed)
+    pairs = _pairs(config, dataset, true, turns, arguments.seed, hard)
+    validate = None
+    if validation is not None and validation_features is not None:
+        validate = functools.partial(
+            _validate, data=validation, features=validation_features, tokenizer=tokenizer, length=length
+        )
+    trainer = RecallTrainer(
+        model=Matching(matcher, config),
+        args=arguments,
+        train_dataset=pairs,
+        data_collator=RegionCollator(dataset, features, tokens, true),
+        turns=turns,
+        validate=validate,
+        early_stopping=config.early_stopping,
+    )
+
+    def save() -> None:
+        matcher.to(getattr(torch, config.weights))
+        for part in (matcher, tokenizer):
+            part.save_pretrained(out)
+
+    return run(trainer, last, out, save)
+
+
+def _pairs(
+    config: LxmertTrainConfig,
+    dataset: Dataset,
+    true: TruePairs,
+    turns: Turns,
+    seed: int,
+    hard: HardNegatives | None,
+) -> BinaryPairs | ContrastivePairs:
+    if config.objective == "contrastive":
+        return ContrastivePairs(dataset, true, turns, seed=seed, hard=hard, partners=config.hard_partners)
+    return BinaryPairs(
+        dataset, true, turns, negatives=config.negatives, seed=seed, hard=hard, share=config.hard_share
+    )
+
+
+def _part(validation: Dataset, config: LxmertTrainConfig) -> Dataset:
+    if config.validation_images is not None:
+        validation = validation.subset(range(min(config.validation_images, validation.n_images)))
+    if config.validation_captions is not None:
+        validation = validation.first_captions(config.validation_captions)
+    return validation
+
+
+def _set_dropout(matcher: LxmertMatcher, dropout: float) -> None:
+    matcher.config.hidden_dropout_prob = matcher.config.attention_probs_dropout_prob = dropout
+    for module in matcher.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+
+
+class _Live:
+    # A matcher in training, as PairScorer asks for a loaded one.
+    def __init__(self, matcher: LxmertMatcher, tokenizer: Any, length: int) -> None:
+        self.matcher = matcher
+        self.device, self.dtype = matcher.device, matcher.dtype
+        self.info = ModelInfo("the model in training", "", str(self.device), str(self.dtype), "")
+        self._tokenizer, self._length = tokenizer, length
+
+    def tokens(self, captions: Any) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(
+            list(captions), truncation=True, max_length=self._length, padding=False
+        )["input_ids"]
+        return ids
+
+
+def _validate(
+    module: Matching, *, data: Dataset, features: FeatureStore, tokenizer: Any, length: int
+) -> dict[str, float]:
+    live: Any = _Live(module.matcher, tokenizer, length)
+    scorer = PairScorer(live, data.captions, data.image_ids, features, memory=MEMORY)
+    scores = scorer.score_block(np.arange(data.n_images), np.arange(data.n_captions))
+    return recall(rank_scores(scores, data.positives))

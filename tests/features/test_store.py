@@ -1,0 +1,410 @@
+"""The store gives back what was put, notices damage, and loses nothing to a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tiir.errors import DataError
+from tiir.features import FeatureInfo, FeatureStore
+from tiir.features import writer as writing
+
+INFO = FeatureInfo(extractor="test", notes={"x": 1})
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def features(n: int, regions: int = 3, width: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((n, regions, 2, 2)), axis=2)  # (n, R, from/to, x/y)
+    values = rng.normal(size=(n, regions, width)).astype(np.float32)
+    return values, corners.reshape(n, regions, 4).astype(np.float32)
+
+
+def ids(n: int) -> list[str]:
+    return [f"image-{i}" for i in range(n)]
+
+
+def made(path: Path, n: int = 6, **options: Any) -> FeatureStore:
+    regions, boxes = features(n)
+    with FeatureStore.create(path, INFO, ids(n), 3, 5, **options) as writer:
+        writer.put(writer.missing, regions, boxes)
+    return FeatureStore.open(path)
+
+
+@many
+@given(
+    n=st.integers(1, 9),
+    regions=st.integers(1, 5),
+    width=st.integers(1, 7),
+    dtype=st.sampled_from(["float16", "float32"]),
+    names=st.sets(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=9
+    ),
+    data=st.data(),
+)
+def test_round_trip(
+    tmp_path: Path, n: int, regions: int, width: int, dtype: str, names: set[str], data: Any
+) -> None:
+    names_in_order = sorted(names)[:n]
+    values, boxes = features(n, regions, width)
+    path = tmp_path / "store.h5"
+    order = data.draw(st.permutations(range(n)))
+    with FeatureStore.create(
+        path, INFO, names_in_order, regions, width, dtype=dtype, overwrite=True
+    ) as writer:
+        for row in order:
+            writer.put([row], values[row : row + 1], boxes[row : row + 1])
+    store = FeatureStore.open(path)
+    assert store.image_ids == tuple(names_in_order)
+    assert (len(store), store.n_regions, store.width, store.dtype) == (n, regions, width, dtype)
+    assert store.info.model_copy(update={"created": ""}) == INFO
+    rows = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1)))
+    some_values, some_boxes = store.read(rows)
+    assert some_values.dtype == some_boxes.dtype == np.float32
+    np.testing.assert_array_equal(some_values, values.astype(dtype).astype(np.float32)[rows])
+    np.testing.assert_array_equal(some_boxes, boxes[rows])
+    assert store.rows([names_in_order[row] for row in rows]).tolist() == rows.tolist()
+    assert store.verify() == []
+    with h5py.File(path, "r") as file:  # other programs read it as plain HDF5
+        np.testing.assert_array_equal(file["regions"][:], store.regions)
+        np.testing.assert_array_equal(file["boxes"][:], store.boxes)
+        assert [name.decode() for name in file["image_ids"][:]] == names_in_order
+
+
+@many
+@given(calls=st.integers(0, 60), again=st.integers(0, 60), dtype=st.sampled_from(["float16", "float32"]))
+def test_stopped_after_any_write_it_goes_on(tmp_path: Path, calls: int, again: int, dtype: str) -> None:
+    """As after a kill: what was written stays, nothing more is, and the next process goes on."""
+    values, boxes = features(10)
+    path = tmp_path / "stopped.h5"
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + ".part").unlink(missing_ok=True)
+    plain = writing.FeatureWriter._write
+    for allowed in (calls, again, None):
+        left = allowed
+
+        def write(self: Any, name: str, at: int, raw: bytes) -> None:
+            nonlocal left
+            if left == 0:
+                raw = raw[: len(raw) // 2]
+            plain(self, name, at, raw)
+            if left == 0:
+                raise KeyboardInterrupt
+            left = None if left is None else left - 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writing.FeatureWriter, "_write", write)
+            try:
+                with FeatureStore.create(path, INFO, ids(10), 3, 5, dtype=dtype, resume=True) as writer:
+                    for row in writer.missing:
+                        writer.put([row], values[[row]], boxes[[row]])
+            except KeyboardInterrupt:
+                with pytest.raises(DataError, match="unfinished"):
+                    FeatureStore.open(path)
+    store = FeatureStore.open(path)
+    np.testing.assert_array_equal(store.regions, values.astype(dtype))
+    np.testing.assert_array_equal(store.boxes, boxes)
+    assert store.verify() == []
+
+
+CHILD = """
+import sys, numpy as np
+from tiir.features import FeatureInfo, FeatureStore
+path, n = sys.argv[1], int(sys.argv[2])
+names = [f"image-{i}" for i in range(n)]
+with FeatureStore.create(path, FeatureInfo(extractor="kill"), names, 36, 256, resume=True) as writer:
+    print(len(writer.missing), flush=True)
+    for row in writer.missing:
+        rng = np.random.default_rng(int(row))
+        writer.put([row], rng.random((1, 36, 256)), np.sort(rng.random((1, 36, 2, 2)), axis=2).reshape(1, 36, 4))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+    n, path, moments, killed, left = 4000, tmp_path / "killed.h5", random.Random(0), 0, []
+    command = [sys.executable, "-c", CHILD, str(path), str(n)]
+    while not path.exists():
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        left.append(int(child.stdout.readline()))
+        if killed < 5:
+            time.sleep(moments.uniform(0, 0.1))
+            child.send_signal(signal.SIGKILL)
+        status = child.wait()
+        assert status in (0, -signal.SIGKILL)
+        killed += status != 0
+    assert killed >= 2, "it was too quick to be killed"
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < n, "it began from nothing every time"
+    store = FeatureStore.open(path)
+    assert store.verify() == []
+    for row in range(n):
+        rng = np.random.default_rng(row)
+        np.testing.assert_array_equal(store.regions[row], rng.random((1, 36, 256)).astype(np.float32)[0])
+        boxes = np.sort(rng.random((1, 36, 2, 2)), axis=2).reshape(36, 4)
+        np.testing.assert_array_equal(store.boxes[row], boxes.astype(np.float32))
+
+
+def test_a_finished_store_is_resumed_as_it_is_and_guarded(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    made(path)
+    before = path.read_bytes()
+    with FeatureStore.create(path, INFO, ids(6), 3, 5, resume=True) as writer:
+        assert len(writer.missing) == 0
+    assert path.read_bytes() == before
+    with pytest.raises(DataError, match="already exists"), FeatureStore.create(path, INFO, ids(6), 3, 5):
+        pass
+    other = FeatureInfo(extractor="other")
+    with pytest.raises(DataError, match="extractor 'test', now it is 'other'"), FeatureStore.create(
+        path, other, ids(6), 3, 5, resume=True
+    ):  # fmt: skip
+        pass
+    with pytest.raises(DataError, match="other images"), FeatureStore.create(
+        path, INFO, ids(6)[::-1], 3, 5, resume=True
+    ):  # fmt: skip
+        pass
+
+
+def test_an_earlier_store_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    old = made(path).fingerprint
+    values, boxes = features(6, seed=1)
+    with pytest.raises(DataError, match=r"4 of 6 images were not written, the first is 'image-2'"), FeatureStore.create(
+        path, INFO, ids(6), 3, 5, overwrite=True
+    ) as writer:  # fmt: skip
+        writer.put([0, 1], values[:2], boxes[:2])
+    assert FeatureStore.open(path).fingerprint == old
+    with (
+        pytest.raises(DataError, match="--resume"),
+        FeatureStore.create(path.with_name("new.h5"), INFO, ["a"], 1, 1),
+    ):
+        pass
+    with FeatureStore.create(path, INFO, ids(6), 3, 5, resume=True, overwrite=True) as writer:
+        assert writer.missing.tolist() == [2, 3, 4, 5]
+        writer.put(writer.missing, values[2:], boxes[2:])
+    assert FeatureStore.open(path).fingerprint != old
+
+
+def test_two_processes_do_not_write_one_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    values, boxes = features(6)
+    with FeatureStore.create(path, INFO, ids(6), 3, 5) as writer:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(DataError, match="another process"), FeatureStore.create(
+                path, INFO, ids(6), 3, 5, **options
+            ):  # fmt: skip
+                pass
+        writer.put(writer.missing, values, boxes)
+    assert FeatureStore.open(path).verify() == []
+
+
+@many
+@given(row=st.integers(0, 5), where=st.sampled_from(["regions", "boxes", "crc32"]), data=st.data())
+def test_a_flipped_bit_is_found_and_its_image_named(tmp_path: Path, row: int, where: str, data: Any) -> None:
+    path = tmp_path / "store.h5"
+    store = made(path, overwrite=True)
+    size = {"regions": 60, "boxes": 48, "crc32": 4}[where]
+    at = store._header.offsets[where] + row * size + data.draw(st.integers(0, size - 1))
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    (problem,) = FeatureStore.open(path).verify()
+    assert f"image 'image-{row}'" in problem
+
+
+@many
+@given(data=st.data())
+def test_a_cut_off_file_names_the_first_lost_image(tmp_path: Path, data: Any) -> None:
+    path = tmp_path / "store.h5"
+    store = made(path, overwrite=True)
+    raw = path.read_bytes()
+    first = store._header.offsets["regions"]
+    keep = data.draw(st.integers(first, len(raw) - 1))
+    path.write_bytes(raw[:keep])
+    lost = (keep - first) // 60
+    with pytest.raises(DataError, match=f"cut off.*'image-{lost}' and {5 - lost} after it are lost"):
+        FeatureStore.open(path)
+
+
+@pytest.mark.slow
+def test_any_flipped_byte_is_an_error_or_found(tmp_path: Path) -> None:
+    """Wherever it is: in ids, in HDF5's own structure, in the features, unless nothing reads the byte."""
+    path = tmp_path / "store.h5"
+    regions, boxes = (np.array(array) for array in (made(path).regions, made(path, overwrite=True).boxes))
+    raw = path.read_bytes()
+    for at in range(0, len(raw), 7):
+        damaged = bytearray(raw)
+        damaged[at] ^= 255
+        path.write_bytes(damaged)
+        try:
+            store = FeatureStore.open(path)
+        except DataError:
+            continue
+        if not store.verify():
+            np.testing.assert_array_equal(store.regions, regions)
+            np.testing.assert_array_equal(store.boxes, boxes)
+            assert store.image_ids == tuple(ids(6))
+            assert store.info.notes == INFO.notes
+
+
+def test_not_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(DataError, match="no such feature store"):
+        FeatureStore.open(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read as HDF5"):
+        FeatureStore.open(path)
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+    with pytest.raises(DataError, match="not a feature store"):
+        FeatureStore.open(path)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "tiir features 1"
+    with pytest.raises(DataError, match="damaged"):
+        FeatureStore.open(path)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r, b: r.__setitem__((1, 2, 0), NAN), r"image 'image-1': regions have NaN or infinite values \(region 2\)"),
+        (lambda r, b: r.__setitem__((0, 1, 4), INF), "image 'image-0': regions have NaN"),
+        (lambda r, b: r.__setitem__((1, 0, 0), 70000), "image 'image-1': regions are too large for float16"),
+        (lambda r, b: b.__setitem__((1, 0, 0), NAN), "image 'image-1': boxes have NaN"),
+        (lambda r, b: b.__setitem__((1, 0, 2), 1.01), r"image 'image-1': boxes lie outside \[0, 1\]"),
+        (lambda r, b: b.__setitem__((0, 2, 1), -0.002), r"image 'image-0': boxes lie outside \[0, 1\] \(region 2\)"),
+        (lambda r, b: b.__setitem__((1, 1), [0.5, 0.1, 0.4, 0.2]), r"image 'image-1': boxes are inverted \(region 1\)"),
+    ],
+)  # fmt: skip
+def test_bad_values_name_the_image(tmp_path: Path, change: Any, says: str) -> None:
+    regions, boxes = features(2)
+    change(regions, boxes)
+    with pytest.raises(DataError, match=says), FeatureStore.create(
+        tmp_path / "s.h5", INFO, ids(2), 3, 5, dtype="float16"
+    ) as writer:  # fmt: skip
+        writer.put([0, 1], regions, boxes)
+
+
+def test_wrong_shapes_name_the_image(tmp_path: Path) -> None:
+    regions, boxes = features(1)
+    with FeatureStore.create(tmp_path / "s.h5", INFO, ["a"], 3, 5) as writer:
+        with pytest.raises(DataError, match=r"regions of image 'a': shape \(2, 5\), the store has \(3, 5\)"):
+            writer.put([0], regions[:, :2], boxes)
+        with pytest.raises(DataError, match=r"boxes of image 'a': shape \(3, 3\)"):
+            writer.put([0], regions, boxes[:, :, :3])
+        with pytest.raises(DataError, match="row 1 of a store of 1 images"):
+            writer.put([1], regions, boxes)
+        writer.put([0], regions, boxes)
+
+
+def test_pixel_edges_are_clipped(tmp_path: Path) -> None:
+    regions, boxes = features(1)
+    boxes[0, 0] = [-0.0005, 0, 1.0009, 1]
+    with FeatureStore.create(tmp_path / "s.h5", INFO, ["a"], 3, 5) as writer:
+        writer.put([0], regions, boxes)
+    assert FeatureStore.open(tmp_path / "s.h5").boxes[0, 0].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "dtype", "says"),
+    [
+        (["a", "b", "a"], (1, 1), "float32", "duplicate image id 'a'"),
+        ([], (1, 1), "float32", "holds nothing"),
+        (["a"], (0, 1), "float32", "holds nothing"),
+        (["a"], (1, 1), "float64", "no dtype 'float64'"),
+        (["a", ""], (1, 1), "float32", "image id ''"),
+        (["a\0"], (1, 1), "float32", "NUL"),
+    ],
+)
+def test_bad_plans(tmp_path: Path, names: list[str], shape: tuple[int, int], dtype: str, says: str) -> None:
+    with pytest.raises(DataError, match=says), FeatureStore.create(
+        tmp_path / "s.h5", INFO, names, *shape, dtype=dtype
+    ):  # fmt: skip
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_images_are_named(tmp_path: Path) -> None:
+    store = made(tmp_path / "s.h5")
+    with pytest.raises(DataError, match="no features of 2 of 3 images: 'x', 'y'"):
+        store.rows(["x", "image-0", "y"])
+
+
+def test_append(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    old = made(path, dtype="float16")
+    values, boxes = features(9)
+    with pytest.raises(DataError, match="already has 1 of the 2 images, such as 'image-5'"), FeatureStore.append(
+        path, ["new", "image-5"]
+    ):  # fmt: skip
+        pass
+    new = ids(9)[6:]
+    with pytest.raises(KeyboardInterrupt), FeatureStore.append(path, new) as writer:  # noqa: PT012
+        assert writer.missing.tolist() == [6, 7, 8]
+        writer.put([7], values[[7]], boxes[[7]])
+        raise KeyboardInterrupt
+    assert FeatureStore.open(path).fingerprint == old.fingerprint
+    for _ in range(2):  # the second time there is nothing to do
+        with FeatureStore.append(path, new, resume=True) as writer:
+            for row in writer.missing:
+                assert row in (6, 8)
+                writer.put([row], values[[row]], boxes[[row]])
+    store = FeatureStore.open(path)
+    assert store.image_ids == tuple(ids(9))
+    np.testing.assert_array_equal(store.regions[:6], old.regions)
+    np.testing.assert_array_equal(store.regions[6:], values[6:].astype(np.float16))
+    assert store.verify() == []
+    assert store.info == old.info
+
+
+def test_a_pickled_store_is_its_path(tmp_path: Path) -> None:
+    store = made(tmp_path / "s.h5", n=500)
+    raw = pickle.dumps(store)
+    assert len(raw) < 500
+    again = pickle.loads(raw)
+    assert again.fingerprint == store.fingerprint
+    np.testing.assert_array_equal(again.regions, store.regions)
+    made(tmp_path / "s.h5", n=6, overwrite=True)
+    with pytest.raises(DataError, match="was replaced"):
+        pickle.loads(raw)
+    assert store.verify() == []  # it goes on showing the file it opened
+
+
+def test_the_arrays_are_read_only(tmp_path: Path) -> None:
+    store = made(tmp_path / "s.h5")
+    with pytest.raises(ValueError, match="read-only"):
+        store.regions[0, 0, 0] = 1
+    regions, _ = store.read(np.array([0]))
+    regions[:] = 0  # a copy
+    assert store.verify() == []
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    prints = {made(tmp_path / "a.h5").fingerprint, made(tmp_path / "b.h5").fingerprint}
+    assert len(prints) == 1
+    assert made(tmp_path / "c.h5", dtype="float16").fingerprint not in prints
+
+
+def test_the_provenance_is_readable_json(tmp_path: Path) -> None:
+    made(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5", "r") as file:
+        assert json.loads(file.attrs["info"])["extractor"] == "test"
