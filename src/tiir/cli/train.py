@@ -28,9 +28,9 @@ def train_clip_command(
     """Fine-tune (or train a small) CLIP-type model with the contrastive loss."""
     from tiir.data.dataset import Dataset
     from tiir.train.clip import train_clip
-    from tiir.train.config import read_config
+    from tiir.train.config import TrainConfig, read_config
 
-    settings = read_config(config)
+    settings = read_config(config, TrainConfig)
     held_out = None if validation is None else Dataset.load(validation)
     path = train_clip(Dataset.load(dataset), settings, out=out, validation=held_out, resume=resume)
     show(f"model -> {path}", f"next: tiir score {path} DATASET --out RUN")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import logging
 
 from tiir.errors import ModelError
 from tiir.io import sha256_file
@@ -18,6 +21,7 @@ __all__ = [
     "check_tokenizer",
     "choose_device",
     "load_options",
+    "quiet",
     "revision_of",
     "text_config",
 ]
@@ -62,6 +66,17 @@ def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
     if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(f"no such model directory: {name}", hint="give a directory, or a hub id")
     return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' report of missing weights: the caller looks at it itself."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def check_tokenizer(name: str, tokenizer: Any, vocabulary: int | None = None) -> None:

@@ -28,6 +28,7 @@ from tiir.models.loading import (
     check_tokenizer,
     choose_device,
     load_options,
+    quiet,
     revision_of,
 )
 
@@ -138,9 +139,15 @@ def load_matcher(
             raise ModelError(f"{name} is a {config.model_type} model", hint="it must be an LXMERT")
         if not config.x_layers:
             raise ModelError(f"{name} has no cross layers", hint="it cannot score a pair")
-        matcher, report = LxmertMatcher.from_pretrained(
-            name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
-        )
+        with quiet():
+            matcher, report = LxmertMatcher.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                weights_only=True,
+                output_loading_info=True,
+                **options,
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     except ModelError:
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -183,11 +183,7 @@ class LxmertTrainConfig(BaseModel):
         return self
 
 
-@overload
-def read_config(path: Path) -> TrainConfig: ...
-@overload
-def read_config(path: Path, kind: type[Config]) -> Config: ...
-def read_config(path: Path, kind: type[BaseModel] = TrainConfig) -> BaseModel:
+def read_config(path: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
     """Read a YAML (or .json) file.
 
     Args:

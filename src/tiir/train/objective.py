@@ -71,7 +71,11 @@ class Matching(nn.Module):
         scores = scored.new_full(true.shape, float("-inf")).index_put((row, column), scored)  # (B, M)
         if self.settings.loss == "hinge":
             return loss + hinge_loss(
-                scores, owner, margin=self.settings.margin, top=self.settings.top_violations, true=true | ~wanted
+                scores,
+                owner,
+                margin=self.settings.margin,
+                top=self.settings.top_violations,
+                true=true | ~wanted,
             )
         return loss + infonce_loss(scores, owner, scale=self.settings.scale, true=true | ~wanted)
 
