@@ -12,7 +12,8 @@ from tiir.data.sources import scenes
 from tiir.metrics.ranks import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models import load
-from tiir.train.config import read_config
+from tiir.train.config import LxmertTrainConfig, read_config
+from tiir.train.trainer import training_arguments
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "scenes-clip.yaml"
 SHIPPED = Path(str(files("tiir"))) / "assets" / "scenes-clip"
@@ -28,6 +29,13 @@ def test_the_shipped_model_is_small_and_has_the_shape_of_the_recipe():
     assert shape["text_config"]["num_hidden_layers"] == scratch.text_layers
     assert shape["text_config"]["max_position_embeddings"] == scratch.text_length
     assert shape["projection_dim"] == scratch.width
+
+
+@pytest.mark.parametrize("name", ["scenes-lxmert", "flickr8k-lxmert-mini"])
+def test_the_recipes_of_lxmert_are_valid(name, tmp_path):
+    config = read_config(RECIPE.with_name(f"{name}.yaml"), LxmertTrainConfig)
+    assert config.scratch is not None
+    assert training_arguments(config, tmp_path, validates=True).metric_for_best_model == "rsum"
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def _first_self_attention(block: Any, states: Tensor, mask: Tensor | None) -> Te
     # states into the keys', and the mean of the states into the values', rather than all of them: the products
     # associate. The keys' bias shifts all scores of a query alike, so the softmax does not see it.
     attention = block.self
-    (p, s, h), heads = states.shape, attention.num_attention_heads
+    (p, _, h), heads = states.shape, attention.num_attention_heads
     d = h // heads
     query = attention.query(states[:, 0]).view(p, heads, d).transpose(0, 1)  # (heads, p, d)
     query = (query @ attention.key.weight.view(heads, d, h)).transpose(0, 1)  # (p, heads, h)
