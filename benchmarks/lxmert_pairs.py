@@ -21,7 +21,7 @@ from transformers import LxmertConfig
 
 from tiir.models.base import ModelInfo
 from tiir.models.factored import multiplications
-from tiir.models.lxmert import Lxmert, LxmertMatcher
+from tiir.models.lxmert import LxmertMatcher
 from tiir.models.pairs import PairScorer
 
 BATCH = 64  # pairs of a plain batch
@@ -74,17 +74,15 @@ def main() -> None:
     torch.manual_seed(0)
     config = LxmertConfig()
     device, dtype = torch.device(given.device), getattr(torch, given.precision)
-    matcher = LxmertMatcher(config).eval().to(device, dtype)
+    matcher = LxmertMatcher(config).eval()
     matcher.cls = None
+    matcher.precise(dtype).to(device)
     lengths, source = caption_lengths(given.captions)
     ids = [torch.randint(1, config.vocab_size, (int(n),)).tolist() for n in lengths]
     store = Regions(given.images)
 
-    encoder = Lxmert.__new__(Lxmert)  # no directory: the weights above
-    encoder.matcher, encoder.device, encoder.dtype, encoder.max_length = matcher, device, dtype, 512
-    encoder.info = ModelInfo("lxmert-base shape", "", str(device), given.precision, "")
-    encoder.tokens = lambda captions: [ids[i] for i in captions]  # type: ignore[method-assign, assignment]
-    scorer = PairScorer(encoder, range(len(ids)), list(range(given.images)), store, memory=2 * 1024**3)  # type: ignore[arg-type]
+    info = ModelInfo("lxmert-base shape", "", str(device), given.precision, "grouped by length")
+    scorer = PairScorer(matcher, info, ids, list(range(given.images)), store, memory=2 * 1024**3)
     pairs = given.captions * given.images
     padded = 0
 

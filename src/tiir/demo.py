@@ -44,6 +44,7 @@ def run_demo(
         ConfigError: `out` already holds a demo and `overwrite` is False, or is a file.
     """
     from tiir.models import load
+    from tiir.models.lxmert import Lxmert
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
@@ -55,8 +56,10 @@ def run_demo(
     dataset = Dataset.load(folder)
     regions = scenes_features(dataset, out / "scenes.h5", overwrite=True)
     with as_file(files("tiir") / "assets") as assets:
-        models = train_demo_models(out, say=say) if train else (assets / "scenes-clip", assets / "scenes-lxmert")
-        clip, lxmert = load(str(models[0]), device="cpu"), load(f"lxmert:{models[1]}", device="cpu")
+        models = (
+            train_demo_models(out, say=say) if train else (assets / "scenes-clip", assets / "scenes-lxmert")
+        )
+        clip, lxmert = load(str(models[0]), device="cpu"), Lxmert(str(models[1]), device="cpu")
         say("CLIP: a vector for every picture and every caption")
         first = score_dual(clip, dataset, folder, out / "scenes-clip", overwrite=True)
         runs = [first]
@@ -64,10 +67,14 @@ def run_demo(
             say(f"cascade: LXMERT re-ranks CLIP's shortlists of {depth}")
             cascade = out / f"scenes-cascade-{depth}"
             runs.append(
-                rerank(first, dataset, lxmert, regions, cascade, depth=depth, dataset_path=folder, overwrite=True)
+                rerank(
+                    first, dataset, lxmert, regions, cascade, depth=depth, dataset_path=folder, overwrite=True
+                )
             )
         say("LXMERT: every picture with every caption")
-        runs.insert(1, score_cross(lxmert, dataset, folder, regions, out / "scenes-lxmert", overwrite=True, say=say))
+        runs.insert(
+            1, score_cross(lxmert, dataset, folder, regions, out / "scenes-lxmert", overwrite=True, say=say)
+        )
     say("counting ranks")
     evaluations = [evaluate(run, dataset) for run in runs]
     hard, easy = sample_queries(evaluations[0].ranks)

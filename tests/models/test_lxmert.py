@@ -289,3 +289,15 @@ def test_a_damaged_directory_is_told(tiny: Path, tmp_path: Path, damage: str, me
         (out / "config.json").write_text(json.dumps(config | {"x_layers": 0}))
     with pytest.raises(ModelError, match=message):
         load(f"lxmert:{out}")
+
+
+def test_bfloat16_keeps_the_head_in_float32(tiny: Path, store: FeatureStore) -> None:
+    captions, ids = sentences(30, longest=6), [f"i{n}" for n in range(IMAGES)]
+    block = np.arange(IMAGES), np.arange(30)
+    exact = load(f"lxmert:{tiny}").bind(captions, ids, store).score_block(*block)
+    encoder = load(f"lxmert:{tiny}", device="cpu", precision="bfloat16")
+    rough = encoder.bind(captions, ids, store).score_block(*block)
+    assert encoder.info.precision == "bfloat16"
+    assert 0 < np.abs(rough - exact).max() < 0.2
+    distinct = len(set(captions)) * IMAGES
+    assert len(np.unique(rough)) > 0.9 * distinct  # a head in bfloat16 would leave about 250 values

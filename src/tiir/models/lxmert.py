@@ -98,13 +98,22 @@ class LxmertMatcher(LxmertPreTrainedModel):  # type: ignore[misc]
         return self.head(cross(self.lxmert, images, captions, row, column)).view(n, m)
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Scores (p,) of pooled outputs (p, h)."""
+        """Scores (p,) of pooled outputs (p, h), in the head's precision."""
+        pooled = pooled.to(next((self.match_head or self.cls).parameters()).dtype)  # type: ignore[union-attr]
         if self.match_head is not None:
             score: Tensor = self.match_head(pooled)[:, 0]
             return score
         assert self.cls is not None
         no, yes = self.cls.seq_relationship(pooled).unbind(-1)  # type: ignore[operator]
         return yes - no  # type: ignore[no-any-return]
+
+    def precise(self, dtype: torch.dtype) -> LxmertMatcher:
+        """Bring the layers to a precision, but the head to float32: 16 bits know so few scores that they tie."""
+        self.to(dtype)
+        for head in (self.match_head, self.cls):
+            if head is not None:
+                head.float()
+        return self
 
 
 class _Relationship(nn.Module):
@@ -198,16 +207,16 @@ class Lxmert:
     ) -> None:
         if precision not in get_args(Precision):
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
-        self.device = choose_device(device)
-        self.dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
+        chosen = choose_device(device)
+        dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
         matcher, self.tokenizer = load_matcher(name, revision=revision)
-        self.matcher = matcher.to(self.device, self.dtype)
+        self.matcher = matcher.precise(dtype).to(chosen)
         self.max_length = min(caption_limit(matcher, self.tokenizer) or 512, 512)
         self.info = ModelInfo(
             name=f"lxmert:{name}",
             revision=revision_of(name, matcher),
-            device=str(self.device),
-            precision=str(self.dtype).removeprefix("torch."),
+            device=str(chosen),
+            precision=str(dtype).removeprefix("torch."),
             captions="grouped by length",
             versions={
                 "python": platform.python_version(),
@@ -256,4 +265,5 @@ class Lxmert:
         """
         from tiir.models.pairs import PairScorer
 
-        return PairScorer(self, captions, image_ids, features, memory=memory)
+        tokens = self.tokens(captions)
+        return PairScorer(self.matcher, self.info, tokens, image_ids, features, memory=memory)

@@ -14,7 +14,8 @@ from tiir.models.factored import Side, cross, encode_captions, encode_images
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
-    from tiir.models.lxmert import Lxmert
+    from tiir.models.base import ModelInfo
+    from tiir.models.lxmert import LxmertMatcher
 
 __all__ = ["PairScorer"]
 
@@ -30,32 +31,35 @@ class PairScorer:
     padded; then only the cross layers run over pairs.
 
     Args:
-        encoder: the loaded model.
-        captions, image_ids, features, memory: see `Lxmert.bind`.
+        matcher: in evaluation mode, on its device and in its precision.
+        info: where it came from.
+        tokens: token ids of each caption.
+        image_ids, features, memory: see `Lxmert.bind`.
     """
 
     def __init__(
         self,
-        encoder: Lxmert,
-        captions: Sequence[str],
+        matcher: LxmertMatcher,
+        info: ModelInfo,
+        tokens: Sequence[Sequence[int]],
         image_ids: Sequence[str],
         features: FeatureStore,
         *,
         memory: int,
     ) -> None:
-        config = encoder.matcher.config
+        config = matcher.config
         if features.width != config.visual_feat_dim:
             raise ModelError(
-                f"{encoder.info.name} reads features of width {config.visual_feat_dim}, these have {features.width}",
+                f"{info.name} reads features of width {config.visual_feat_dim}, these have {features.width}",
                 hint="extract features with the extractor that the model was trained with",
             )
-        self.info = encoder.info
-        self._encoder = encoder
+        self.info = info
+        self._matcher, self._device, self._dtype = matcher, matcher.device, matcher.lxmert.dtype
         self._features = features
         self._rows = features.rows(image_ids)
-        self._tokens = encoder.tokens(captions)
-        self._lengths = np.fromiter(map(len, self._tokens), np.int64, len(self._tokens))
-        size = torch.finfo(encoder.dtype).bits // 8
+        self._tokens = tokens
+        self._lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+        size = torch.finfo(self._dtype).bits // 8
         h, regions = int(config.hidden_size), features.n_regions
         longest = int(self._lengths.max(initial=1))
         # Bytes of one image and of one token once encoded, and of one pair at work (see `Side` and `cross`).
@@ -66,7 +70,7 @@ class PairScorer:
         ) * size  # of one token or region at work
         self._score_bytes: int = 4 * config.num_attention_heads * size  # of one cell of attention
         encoding = regions * (self._row_bytes + 8 * config.visual_feat_dim)
-        self._step = min(memory // 2, CACHE) if encoder.device.type == "cpu" else memory // 2
+        self._step = min(memory // 2, CACHE) if self._device.type == "cpu" else memory // 2
         self._held = memory // 4  # each: images, captions
         needed = max(
             2 * max(self._pair_bytes(longest), encoding),
@@ -100,7 +104,7 @@ class PairScorer:
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions make no pairs")
         scores = np.empty(len(images), np.float32)
-        device = self._encoder.device
+        device = self._device
         lengths = self._lengths[captions]
         for image_group, at in _groups(images, max(1, self._held // self._image_bytes)):
             image_side = self._images(image_group)
@@ -116,13 +120,13 @@ class PairScorer:
                     for start in range(0, len(pairs), step):
                         part = slice(start, start + step)
                         pooled = cross(
-                            self._encoder.matcher.lxmert,
+                            self._matcher.lxmert,
                             image_side,
                             caption_side,
                             torch.from_numpy(row[part]).to(device),
                             torch.from_numpy(column[part]).to(device),
                         )
-                        scores[pairs[part]] = self._encoder.matcher.head(pooled).float().cpu().numpy()
+                        scores[pairs[part]] = self._matcher.head(pooled).float().cpu().numpy()
         return scores
 
     def _pair_bytes(self, tokens: int) -> int:
@@ -130,7 +134,7 @@ class PairScorer:
         return (tokens + regions) * self._row_bytes + (tokens + regions) ** 2 * self._score_bytes
 
     def _images(self, group: IntArray) -> Side:
-        model, device, dtype = self._encoder.matcher.lxmert, self._encoder.device, self._encoder.dtype
+        model, device, dtype = self._matcher.lxmert, self._device, self._dtype
         sides = []
         for start in range(0, len(group), self._encode_images):
             regions, boxes = self._features.read(self._rows[group[start : start + self._encode_images]])
@@ -140,7 +144,7 @@ class PairScorer:
 
     def _captions(self, group: IntArray) -> Side:
         # All of one length.
-        model, device = self._encoder.matcher.lxmert, self._encoder.device
+        model, device = self._matcher.lxmert, self._device
         length = len(self._tokens[group[0]])
         step = max(1, self._step // self._pair_bytes(length))
         sides = []

@@ -180,25 +180,12 @@ def _set_dropout(matcher: LxmertMatcher, dropout: float) -> None:
             module.p = dropout
 
 
-class _Live:
-    # A matcher in training, as PairScorer asks for a loaded one.
-    def __init__(self, matcher: LxmertMatcher, tokenizer: Any, length: int) -> None:
-        self.matcher = matcher
-        self.device, self.dtype = matcher.device, matcher.dtype
-        self.info = ModelInfo("the model in training", "", str(self.device), str(self.dtype), "")
-        self._tokenizer, self._length = tokenizer, length
-
-    def tokens(self, captions: Any) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(
-            list(captions), truncation=True, max_length=self._length, padding=False
-        )["input_ids"]
-        return ids
-
-
 def _validate(
     module: Matching, *, data: Dataset, features: FeatureStore, tokenizer: Any, length: int
 ) -> dict[str, float]:
-    live: Any = _Live(module.matcher, tokenizer, length)
-    scorer = PairScorer(live, data.captions, data.image_ids, features, memory=MEMORY)
+    matcher = module.matcher
+    info = ModelInfo("the model in training", "", str(matcher.device), "float32", "grouped by length")
+    ids = tokenizer(list(data.captions), truncation=True, max_length=length, padding=False)["input_ids"]
+    scorer = PairScorer(matcher, info, ids, data.image_ids, features, memory=MEMORY)
     scores = scorer.score_block(np.arange(data.n_images), np.arange(data.n_captions))
     return recall(rank_scores(scores, data.positives))
