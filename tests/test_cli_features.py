@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tiir.cli import main
+from tiir.data.sources.scenes import prepare
 from tiir.features import FeatureStore
 
 Tiir = Callable[..., tuple[int, str, str]]
@@ -32,8 +33,6 @@ def tiir(capsys: pytest.CaptureFixture[str]) -> Tiir:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiir.data.sources.scenes import prepare
-
     out = tmp_path_factory.mktemp("scenes")
     prepare(out, split="val", n=6).save(out)
     return out
@@ -52,6 +51,12 @@ def test_scenes_from_extraction_to_damage(tiir: Tiir, scenes: Path, tmp_path: Pa
     code, said, _ = tiir("verify", out, "--dataset", scenes)
     assert code == 0
     assert "every image matches" in said
+    other = tmp_path / "other"
+    prepare(other, split="val", n=6, seed=1).save(other)
+    code, _, said = tiir("verify", out, "--dataset", other)
+    assert code == 1
+    assert "'val-000000'" in said
+    assert "is not the picture" in said
     code, _, said = tiir("extract", scenes, "-e", "scenes", "-o", out)
     assert code == 2
     assert "already exists" in said
@@ -101,6 +106,25 @@ def test_what_a_user_gets_wrong(tiir: Tiir, scenes: Path, tmp_path: Path) -> Non
         (["extract", scenes, "-e", "frcnn", "-o", tmp_path / "x.h5"], 2, "grid:MODEL, or scenes"),
         (["extract", scenes, "-e", "grid:", "-o", tmp_path / "x.h5"], 2, "grid:MODEL, or scenes"),
         (["extract", scenes, "-e", "scenes", "-o", tmp_path], 2, "name a file"),
+        *(
+            (
+                ["extract", scenes, "-e", "scenes", "-o", tmp_path / "x.h5", option, value],
+                2,
+                f"{option} does nothing",
+            )
+            for option, value in [
+                ("--cells", 6),
+                ("--size", 64),
+                ("--device", "cpu"),
+                ("--revision", "main"),
+                ("--batch-size", 2),
+            ]
+        ),
+        (
+            ["extract", scenes, "-e", "grid:x/y", "-o", tmp_path / "x.h5", "--noise", 0],
+            2,
+            "--noise does nothing",
+        ),
         (["convert", tmp_path / "none", "-o", tmp_path / "x.h5"], 1, "no such file"),
         (["verify", tmp_path / "none.h5"], 1, "no such feature store"),
     ]:

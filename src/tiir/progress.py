@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,16 +15,21 @@ Made = TypeVar("Made")
 
 
 def track(
-    items: Iterable[T], *, total: int | None = None, description: str, unit: str = "items", step: int = 1
+    items: Iterable[T],
+    *,
+    total: int | None = None,
+    description: str,
+    unit: str = "items",
+    step: int | Callable[[T], float] = 1,
 ) -> Iterator[T]:
     """Yield `items` while a bar on stderr shows how many are done, the rate and the time left.
 
     Args:
         items: what to go through.
-        total: how many units there are; `len(items) * step  # type: ignore[arg-type]` where it is not given.
+        total: how many units there are; `len(items)` times `step` where it is not given.
         description: what is being done.
         unit: what is counted, such as "images".
-        step: units an item stands for (the last one may stand for fewer).
+        step: units an item stands for (the last one may stand for fewer), or says how many.
 
     Example:
         >>> list(track([1, 2], description="counting"))
@@ -37,8 +42,8 @@ def track(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    if total is None and hasattr(items, "__len__"):
-        total = len(items) * step  # type: ignore[arg-type]
+    if total is None and isinstance(items, Sized) and isinstance(step, int):
+        total = len(items) * step
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,8 +56,8 @@ def track(
         task = bar.add_task(description, total=total)
         for item in items:
             yield item
-            left = step if total is None else min(step, total - int(bar.tasks[0].completed))
-            bar.advance(task, left)
+            size = step if isinstance(step, int) else step(item)
+            bar.advance(task, size if total is None else min(size, total - bar.tasks[0].completed))
 
 
 def ahead(make: Callable[[T], Made], items: Sequence[T], workers: int) -> Iterator[Made]:

@@ -122,6 +122,7 @@ def test_cells_by_hand(directories: dict[str, Path], photos: Dataset, tmp_path: 
     assert store.info.extractor == f"grid:{directories[name]}"
     assert store.info.weights == backbone.info.revision
     assert store.info.dataset_fingerprint == photos.fingerprint
+    assert store.check(photos) == 5
     assert "no crop" in store.info.notes["input"]
 
 
@@ -208,6 +209,14 @@ def test_what_cannot_be_extracted(
     )
     with pytest.raises(ModelError, match="does not take pictures"):
         VisionBackbone(str(tmp_path / "bert"), device="cpu")
+
+
+def test_it_loads_quietly(directories: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """CLIP's text tower is not used, its absence is nothing to report to a user."""
+    VisionBackbone(str(directories["clip"]), device="cpu")
+    captured = capfd.readouterr()
+    assert "UNEXPECTED" not in captured.out + captured.err
+    assert "MISSING" not in captured.out + captured.err
 
 
 def test_missing_weights_are_refused(directories: dict[str, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,12 @@ def test_each_layout(tmp_path: Path, kind: str) -> None:
 def test_the_images_of_a_data_set_under_its_ids(tmp_path: Path, kind: str) -> None:
     path = source(tmp_path, kind, [coco(name) for name in IDS])
     wanted = ["42", "391895"]
-    store = convert(path, tmp_path / "store.h5", dataset=dataset(wanted))
+    hashed = replace(dataset(wanted), image_columns={"sha256": ["a", "b"]})
+    store = convert(path, tmp_path / "store.h5", dataset=hashed)
     assert store.image_ids == ("42", "391895")
     np.testing.assert_array_equal(store.regions, features()[0][[3, 0]])
     assert store.info.dataset_fingerprint == dataset(wanted).fingerprint
+    assert store.check(hashed) == 2
     assert "COCO prefix" in store.info.notes["ids"]
     assert store.info.notes["images_in_source"] == N
     with pytest.raises(DataError, match=r"no features of 2 of 3 images of Dataset.*'77', '78'"):
@@ -184,7 +187,11 @@ def test_a_tsv_of_other_numbers(tmp_path: Path) -> None:
     row = tsv_row("7", *(array[0] for array in features()))
     for column, value, says in [
         (1, "tall", "tall"),
+        (2, "inf", "inf"),
         (7, "0", "0 boxes"),
+        (7, "nan", "nan"),
+        (7, "2.5", "2.5"),
+        (7, "1" + "0" * 30, "no float32 array"),
         (8, encoded(np.zeros(6)), "2 numbers"),
     ]:
         path.write_text("\t".join(map(str, [*row[:column], value, *row[column + 1 :]])) + "\n")
@@ -222,9 +229,10 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         detect(tmp_path / "none")
     with pytest.raises(DataError, match=r"no \.npz"):
         detect(tmp_path)
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match="no layout"):
-        detect(tmp_path / "notes.txt")
+    for text in ("hello", "a\tb\tc\td\n" * 3, "a\tb\n" * 6):
+        (tmp_path / "notes.txt").write_text(text)
+        with pytest.raises(DataError, match="no layout"):
+            detect(tmp_path / "notes.txt")
     with pytest.raises(DataError, match="cannot be read as HDF5"):
         convert(tmp_path / "notes.txt", tmp_path / "s.h5", kind="h5")
     with pytest.raises(ConfigError, match="no kind 'csv'"):
@@ -268,6 +276,7 @@ def test_the_real_tsv(shared: Path, tmp_path: Path) -> None:
         ("my.photo.PNG", "my.photo"),
         ("COCO_val2014_abc", "COCO_val2014_abc"),
         ("٣", "٣"),
+        ("0" * 9000 + "7" * 5000, "7" * 5000),
     ],
 )
 def test_bare_ids(name: str, bare: str) -> None:

@@ -63,6 +63,16 @@ def test_noise_belongs_to_the_image_not_to_its_place(scenes: Dataset, tmp_path: 
     assert not np.array_equal(other.regions, whole.regions)
 
 
+def test_scenes_of_another_seed_are_told_by_their_pictures(scenes: Dataset, tmp_path: Path) -> None:
+    few = scenes.subset(range(4))
+    store = scenes_features(few, tmp_path / "s.h5")
+    other = prepare(tmp_path / "other", split="val", n=4, seed=1)
+    assert list(other.image_ids) == list(few.image_ids)
+    assert store.check(few) == store.check(replace(few, captions=["x"] * few.n_captions)) == 4
+    with pytest.raises(DataError, match=f"image '{few.image_ids[0]}' of .*is not the picture"):
+        store.check(other)
+
+
 def test_what_is_no_scene(scenes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="noise"):
         scenes_features(scenes, tmp_path / "s.h5", noise=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -9,7 +10,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tiir.data.dataset import Dataset
 from tiir.errors import DataError
 from tiir.features import FeatureInfo, FeatureStore
 from tiir.features import writer as writing
@@ -212,6 +216,57 @@ def test_two_processes_do_not_write_one_store(tmp_path: Path) -> None:
                 pass
         writer.put(writer.missing, values, boxes)
     assert FeatureStore.open(path).verify() == []
+    assert [found.name for found in tmp_path.iterdir()] == ["store.h5"]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_second_writer_is_refused_while_the_first_allocates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    path = tmp_path / "store.h5"
+    values, boxes = features(6)
+    if left:
+        path.with_name("store.h5.part").write_bytes(b"what a kill left")
+    allocate, inside, go = writing.allocate, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        inside.set()
+        assert go.wait(20)
+        allocate(*arguments)
+
+    def first() -> None:
+        with FeatureStore.create(path, INFO, ids(6), 3, 5, overwrite=True) as writer:
+            writer.put(writer.missing, values, boxes)
+
+    monkeypatch.setattr(writing, "allocate", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(first)
+        assert inside.wait(20)
+        try:
+            with pytest.raises(DataError, match="another process is writing"), FeatureStore.create(
+                path, INFO, ids(6), 3, 5, overwrite=True
+            ):  # fmt: skip
+                pass
+        finally:
+            go.set()
+        task.result()
+    assert FeatureStore.open(path).verify() == []
+
+
+def test_a_lock_of_a_file_that_is_gone_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened while another writer held it, locked after that one had removed it: a third may hold its own."""
+    import fcntl
+
+    path = tmp_path / "store.h5"
+    flock = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        (tmp_path / ".store.h5.lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(DataError, match="another process"), writing.locked(path):
+        pass
 
 
 @many
@@ -354,17 +409,17 @@ def test_append(tmp_path: Path) -> None:
     old = made(path, dtype="float16")
     values, boxes = features(9)
     with pytest.raises(DataError, match="already has 1 of the 2 images, such as 'image-5'"), FeatureStore.append(
-        path, ["new", "image-5"]
+        path, INFO, ["new", "image-5"]
     ):  # fmt: skip
         pass
     new = ids(9)[6:]
-    with pytest.raises(KeyboardInterrupt), FeatureStore.append(path, new) as writer:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), FeatureStore.append(path, INFO, new) as writer:  # noqa: PT012
         assert writer.missing.tolist() == [6, 7, 8]
         writer.put([7], values[[7]], boxes[[7]])
         raise KeyboardInterrupt
     assert FeatureStore.open(path).fingerprint == old.fingerprint
     for _ in range(2):  # the second time there is nothing to do
-        with FeatureStore.append(path, new, resume=True) as writer:
+        with FeatureStore.append(path, INFO, new, resume=True) as writer:
             for row in writer.missing:
                 assert row in (6, 8)
                 writer.put([row], values[[row]], boxes[[row]])
@@ -374,12 +429,89 @@ def test_append(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.regions[6:], values[6:].astype(np.float16))
     assert store.verify() == []
     assert store.info == old.info
+    for changed in ({"extractor": "other"}, {"weights": "abc"}, {"colour": "bgr"}):
+        with pytest.raises(DataError, match=f"features with {next(iter(changed))} "), FeatureStore.append(
+            path, INFO.model_copy(update=changed), ["newer"]
+        ):  # fmt: skip
+            pass
 
 
-def test_a_pickled_store_is_its_path(tmp_path: Path) -> None:
+def pictures(names: list[str], hashes: list[str] | None) -> Dataset:
+    columns = {} if hashes is None else {"sha256": hashes}
+    return Dataset(
+        "photos", "test", names, names, ["x"] * len(names), np.arange(len(names)), None, None, columns
+    )
+
+
+def test_other_pictures_under_the_same_ids_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    names, hashes = ids(6), [f"{i:064x}" for i in range(6)]
+    store = made(path, image_sha256=hashes)
+    assert store.check(pictures(names, hashes)) == 6
+    assert store.check(pictures(names[:1:-1], hashes[:1:-1])) == 4  # another split of the same pictures
+    assert store.check(pictures(names, None)) == 0  # nothing to compare
+    other = [*hashes[:3], "f" * 64, "e" * 64, hashes[5]]
+    with pytest.raises(DataError, match=r"image 'image-3' of Dataset.*is not the picture"):
+        store.check(pictures(names, other))
+    with pytest.raises(DataError, match="no features of 1 of 1 images"):
+        store.check(pictures(["nine"], None))
+    values, boxes = features(2)
+    with FeatureStore.append(path, INFO, ["a", "b"], image_sha256=["", "d" * 64]) as writer:
+        writer.put(writer.missing, values, boxes)
+    store = FeatureStore.open(path)
+    assert store.check(pictures([*names, "a", "b"], [*hashes, "c" * 64, "d" * 64])) == 7
+    with pytest.raises(DataError, match="image 'b'"):
+        store.check(pictures(["a", "b"], ["c" * 64, "c" * 64]))
+    assert made(tmp_path / "old.h5").check(pictures(names, other)) == 0  # a store without hashes
+    with pytest.raises(DataError, match="2 hashes of 6 images"):
+        made(tmp_path / "short.h5", image_sha256=hashes[:2])
+
+
+def test_a_finished_store_takes_no_more(tmp_path: Path) -> None:
+    values, boxes = features(6)
+    made(tmp_path / "s.h5")
+    with (
+        pytest.raises(DataError, match="is finished"),
+        FeatureStore.create(tmp_path / "s.h5", INFO, ids(6), 3, 5, resume=True) as writer,
+    ):
+        writer.put([0], values[:1], boxes[:1])
+
+
+def test_a_store_in_chunks_is_refused(tmp_path: Path) -> None:
+    """As h5repack can leave it."""
+    path = tmp_path / "s.h5"
+    made(path)
+    with h5py.File(path, "r+") as file:
+        regions = file["regions"][:]
+        del file["regions"]
+        file.create_dataset("regions", data=regions, chunks=(1, 3, 5))
+    with pytest.raises(DataError, match="not contiguous"):
+        FeatureStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "fatal"), [(errno.ENOSPC, True), (errno.EOPNOTSUPP, False), (errno.EINVAL, False)]
+)
+def test_reserving_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fatal: bool) -> None:
+    def fails(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", fails)
+    if fatal:
+        with pytest.raises(DataError, match="cannot reserve"):
+            made(tmp_path / "s.h5")
+    else:
+        assert made(tmp_path / "s.h5").verify() == []
+
+
+def test_a_pickled_store_is_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path / "s.h5", n=500)
     raw = pickle.dumps(store)
     assert len(raw) < 500
+    monkeypatch.chdir(tmp_path)
+    relative = pickle.dumps(FeatureStore.open("s.h5"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(relative).fingerprint == store.fingerprint
     again = pickle.loads(raw)
     assert again.fingerprint == store.fingerprint
     np.testing.assert_array_equal(again.regions, store.regions)

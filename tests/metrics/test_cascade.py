@@ -126,7 +126,7 @@ def test_a_shortlist_of_everything_is_the_cross_encoder_over_all_pairs() -> None
     ranks = rank_run(run, data)
     assert ranks.i2t.tolist() == full.i2t.tolist()
     assert ranks.t2i.tolist() == full.t2i.tolist()
-    assert cross_facts(run, resolve("own", data))["ceiling"] == {"i2t": 100, "t2i": 100}  # type: ignore[index]
+    assert cross_facts(run, resolve("own", data))["listed"] == {"i2t": 100, "t2i": 100}  # type: ignore[index]
 
 
 def test_no_weight_for_the_cross_encoder_changes_nothing() -> None:
@@ -137,12 +137,12 @@ def test_no_weight_for_the_cross_encoder_changes_nothing() -> None:
     assert rank_run(remix(run, 1.0), data).t2i.tolist() != first.t2i.tolist()
 
 
-def test_the_ceiling_is_the_first_stages_recall_at_the_depth() -> None:
+def test_what_is_listed_is_the_first_stages_recall_at_the_depth() -> None:
     run, data, _ = example(5)
     before = evaluate(replace(run, shortlist=None), data, resamples=0)
     after = evaluate(run, data, resamples=0)
     assert after.cross is not None
-    assert after.cross["ceiling"] == {side: before.values[f"{side}_R@5"] for side in ("i2t", "t2i")}
+    assert after.cross["listed"] == {side: before.values[f"{side}_R@5"] for side in ("i2t", "t2i")}
     assert after.values["t2i_R@5"] == before.values["t2i_R@5"]
     assert after.values["t2i_R@1"] > before.values["t2i_R@1"]
     assert before.cross == {"pairs": 1, "share": 1.0}

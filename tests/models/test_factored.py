@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LxmertConfig
 
-from tiir.models.factored import cross, encode_captions, encode_images, multiplications
+from tiir.models.factored import (
+    cross,
+    cross_padded,
+    encode_captions,
+    encode_images,
+    multiplications,
+)
 from tiir.models.lxmert import LxmertMatcher
 
 TOLERANCE = 1e-4  # in float32, as the issue of exactness asks
@@ -61,6 +67,19 @@ def factored(
     return torch.stack(columns, dim=1)
 
 
+def padded(
+    matcher: LxmertMatcher, ids: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, boxes: torch.Tensor
+) -> torch.Tensor:
+    """Every pair by the factored model on padded captions, as training does it."""
+    images, captions = (
+        encode_images(matcher.lxmert, features, boxes),
+        encode_captions(matcher.lxmert, ids, mask),
+    )
+    n, m = len(features), len(ids)
+    rows, columns = torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n)
+    return matcher.head(cross_padded(matcher.lxmert, images, captions, rows, columns, chunk=2)).view(n, m)
+
+
 @pytest.mark.slow
 def test_lxmert_base_equals_the_plain_forward() -> None:
     config = LxmertConfig(vocab_size=1000)
@@ -97,7 +116,7 @@ def test_any_shape_equals_the_plain_forward(data: st.DataObject) -> None:
     ids = torch.nn.utils.rnn.pad_sequence(inputs[0], batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(c) for c in inputs[0]], batch_first=True)
     with torch.no_grad():
-        grid = matcher.grid(ids, mask, *inputs[1:])
+        grid = padded(matcher, ids, mask, *inputs[1:])
     torch.testing.assert_close(grid, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -114,7 +133,7 @@ def test_gradients_equal_those_of_the_plain_forward() -> None:
     found = []
     for fast in (False, True):
         matcher.zero_grad()
-        scores = matcher.grid(ids, mask, features, boxes) if fast else torch.stack(
+        scores = padded(matcher, ids, mask, features, boxes) if fast else torch.stack(
             [matcher(ids, mask, features[i].expand(3, -1, -1), boxes[i].expand(3, -1, -1)) for i in range(2)]
         )  # fmt: skip
         (scores * weights).sum().backward()
@@ -153,3 +172,25 @@ def test_operations_are_counted_as_torch_counts_them() -> None:
         attention = 2 * 2 * 24 * ((x_layers - 1) * (2 * 9 * 7 + 9 * 9 + 7 * 7) + 9 * 7)
         expected = 2 * multiplications(config, 9, 7, factored=True)
         assert expected in (counted, counted + attention)
+
+
+def test_dropout_is_that_of_the_plain_forward() -> None:
+    """Dropped attention does not sum to one: the bias of the values is dropped with it, on average over many draws."""
+    config = LxmertConfig(
+        vocab_size=50, hidden_size=8, num_attention_heads=2, intermediate_size=8, max_position_embeddings=20,
+        l_layers=0, r_layers=0, x_layers=1, visual_feat_dim=4, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.5,
+    )  # fmt: skip
+    matcher = new_matcher(config).train()
+    with torch.no_grad():
+        matcher.lxmert.encoder.x_layers[0].lang_self_att.self.value.bias.fill_(5.0)
+        captions, features, boxes = random_inputs(config, [5], images=1, regions=3)
+        many = captions[0].expand(3000, -1)
+        mask = torch.ones_like(many)
+        wide = features.expand(3000, -1, -1), boxes.expand(3000, -1, -1)
+        plainly = matcher(many, mask, *wide)
+        sides = encode_images(matcher.lxmert, *wide), encode_captions(matcher.lxmert, many, mask)
+        rows = torch.arange(3000)
+        ours = matcher.head(cross(matcher.lxmert, *sides, rows, rows))
+    assert ours.std() == pytest.approx(plainly.std().item(), rel=0.1)
+    assert ours.mean() == pytest.approx(plainly.mean().item(), abs=0.1 * plainly.std().item())

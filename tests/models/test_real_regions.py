@@ -16,7 +16,11 @@ from tiir.models import load
 from tiir.models.lxmert import LxmertMatcher
 from tiir.models.scratch import new_lxmert
 
-CAPTIONS = ["A man rides a horse on the beach.", "two dogs", "A plate of food with broccoli, rice and meat on a table"]
+CAPTIONS = [
+    "A man rides a horse on the beach.",
+    "two dogs",
+    "A plate of food with broccoli, rice and meat on a table",
+]
 
 
 @pytest.mark.slow

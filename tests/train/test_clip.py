@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,38 @@ def test_a_killed_training_resumes_and_ends_as_an_undisturbed_one(splits, tmp_pa
     assert (done / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_validation_images_without_captions_are_passed_over(splits, tmp_path):
+    val = Dataset.load(splits[1]).subset(range(12))
+    lonely = val.subset(range(12))
+    first = lonely.captions_of(0)
+    keep = [c for c in range(lonely.n_captions) if c not in first]
+    lonely = replace(
+        lonely,
+        caption_ids=[lonely.caption_ids[c] for c in keep],
+        captions=[lonely.captions[c] for c in keep],
+        caption_image=lonely.caption_image[keep],
+        caption_columns={},
+    )
+    settings = config(training={"num_train_epochs": 1})
+    train_clip(val, settings, out=tmp_path, validation=lonely)
+    assert "eval_rsum" in (tmp_path / "history.json").read_text()
+
+
+def test_a_resumed_training_says_what_differs(splits, tmp_path):
+    val = Dataset.load(splits[1]).subset(range(12))
+    out = train_clip(val, config(training={"num_train_epochs": 1}), out=tmp_path, validation=val)
+    for changes, what in [
+        ({"num_train_epochs": 2}, "another config.training.num_train_epochs: 1, now it is 2"),
+        ({"num_train_epochs": 1, "weight_decay": 0.1}, "weight_decay: None, now it is 0.1"),
+    ]:
+        with pytest.raises(ConfigError, match=what):
+            train_clip(val, config(training=changes), out=out, validation=val, resume=True)
+    with pytest.raises(ConfigError, match=r"another validation: .*, now it is None"):
+        train_clip(val, config(training={"num_train_epochs": 1}), out=out, resume=True)
+    quiet = config(training={"num_train_epochs": 1, "logging_steps": 1, "disable_tqdm": False})
+    train_clip(val, quiet, out=out, validation=val, resume=True)
+
+
 def test_errors_name_what_is_wrong(splits, tmp_path, monkeypatch):
     data = Dataset.load(splits[1])
     with pytest.raises(ModelError, match="no such model directory"):
@@ -170,6 +203,8 @@ def test_errors_name_what_is_wrong(splits, tmp_path, monkeypatch):
     empty = Dataset("x", "val", [], [], [], np.empty(0, np.int64))
     with pytest.raises(DataError, match="no captions to train on"):
         train_clip(empty, config(), out=tmp_path / "b")
+    with pytest.raises(DataError, match=r"validation split.*has no captions"):
+        train_clip(data, config(), out=tmp_path / "b", validation=empty)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="accelerate"):
         train_clip(data, config(), out=tmp_path / "c")

@@ -56,6 +56,9 @@ def test_missing_file(tmp_path):
         ({"bf16": "maybe"}, "training.bf16 is 'maybe'"),
         ({"output_dir": "x"}, "training.output_dir cannot be set"),
         ({"save_strategy": "sometimes"}, "sometimes"),
+        ({"seed": -1}, "training.seed is -1"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, "training.eval_strategy needs a validation split"),
+        ({"eval_on_start": True}, "training.eval_on_start needs a validation split"),
     ],
 )
 def test_wrong_training_arguments_are_named(tmp_path, training, what):
@@ -92,6 +95,12 @@ def test_early_stopping_needs_validation(tmp_path):
         ),
         ("objective: contrastive\nmodel: m\nhard_share: 0.5\n", "hard_share belongs to the binary objective"),
         ("objective: contrastive\nmodel: m\nrivals: 2\n", "set align"),
+        ("objective: contrastive\nmodel: m\nscale: 2\n", "scale does not belong to the loss hinge"),
+        (
+            "objective: contrastive\nmodel: m\nloss: infonce\nmargin: 0.3\n",
+            "margin does not belong to the loss infonce",
+        ),
+        ("objective: binary\nscratch: {language: b, text_length: 9}\n", "scratch.text_length is that of"),
         ("objective: binary\nscratch: {width: 16, heads: 3}\n", "width 16 is no multiple of heads 3"),
         ("objective: binary\nscratch: {layers: 3}\n", "unknown key scratch.layers"),
     ],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from safetensors.torch import load_file
 
 from tiir.cli import main
 from tiir.data.dataset import Dataset
+from tiir.data.sources import scenes
 from tiir.errors import ConfigError, DataError, ModelError, RunError
 from tiir.features.scenes import scenes_features
 from tiir.features.store import FeatureInfo, FeatureStore
 from tiir.metrics.ranks import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models import load
+from tiir.models.lxmert import load_matcher
 from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.shortlist import Shortlist
 from tiir.train.lxmert import train_lxmert
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
@@ -133,9 +137,67 @@ def test_errors_come_before_the_work(scene_regions, tmp_path, lxmert_config):
     empty = Dataset("x", "val", [], [], [], np.empty(0, np.int64))
     with pytest.raises(DataError, match="no captions to train on"):
         train_lxmert(empty, lxmert_config(), features=features, out=out)
+    part = lxmert_config(validation_images=5, validation_captions=1)
+    with pytest.raises(DataError, match=r"validation split.*has no captions"):
+        train_lxmert(few, part, features=features, validation=empty, out=out)
+    with pytest.raises(ConfigError, match="no validation split"):
+        train_lxmert(few, lxmert_config(), features=features, validation_features=ten, out=out)
+    cascade = replace(confusions(few), shortlist=Shortlist.of([0], [0], [1.0], [0.5], [True], [True]))
+    with pytest.raises(ConfigError, match=r"cascade(.|\n)*first stage"):
+        train_lxmert(few, lxmert_config(hard_partners=1), features=features, negatives=cascade, out=out)
+    other = scenes.prepare(tmp_path / "other", split="train", n=48, seed=5)  # the same ids
+    with pytest.raises(DataError, match="is not the picture"):
+        train_lxmert(other, lxmert_config(), features=features, out=out)
+    with pytest.raises(DataError, match="is not the picture"):
+        train_lxmert(few, lxmert_config(), features=features, validation=other, out=out)
     assert not out.exists()
     with pytest.raises(ModelError, match="no such model directory"):
         train_lxmert(few, lxmert_config(scratch=None, model=str(out / "x")), features=features, out=out)
+
+
+def test_a_model_knows_which_features_it_saw(scene_regions, tmp_path, lxmert_config):
+    data, features = scene_regions
+    few = data.subset(range(16))
+    first = train_lxmert(few, lxmert_config(training={"max_steps": 1}), features=features, out=tmp_path / "a")
+    record = {
+        "extractor": features.info.extractor,
+        "weights": features.info.weights,
+        "colour": features.info.colour,
+    }
+    assert load_matcher(str(first))[0].config.region_features == record
+    other = tmp_path / "other.h5"
+    info = FeatureInfo(extractor="by hand")
+    with FeatureStore.create(other, info, few.image_ids, features.n_regions, features.width) as writer:
+        writer.put(np.arange(16), *features.read(np.arange(16)))
+    again = lxmert_config(scratch=None, model=str(first), training={"max_steps": 1})
+    with pytest.raises(ConfigError, match=r"extractor by hand, .* was trained on those of scenes"):
+        train_lxmert(few, again, features=FeatureStore.open(other), out=tmp_path / "b")
+    with pytest.raises(ConfigError, match=r"other\.h5 has features of extractor by hand, .* those of scenes"):
+        train_lxmert(
+            few,
+            lxmert_config(),
+            features=features,
+            validation=few,
+            validation_features=FeatureStore.open(other),
+            out=tmp_path / "c",
+        )
+
+
+def test_validation_images_without_captions_are_passed_over(scene_regions, tmp_path, lxmert_config):
+    data, features = scene_regions
+    few = data.subset(range(16))
+    own = few.captions_of(3)
+    keep = [c for c in range(few.n_captions) if c not in own]
+    lonely = replace(
+        few,
+        caption_ids=[few.caption_ids[c] for c in keep],
+        captions=[few.captions[c] for c in keep],
+        caption_image=few.caption_image[keep],
+        caption_columns={},
+    )
+    settings = lxmert_config(training={"num_train_epochs": 1})
+    out = train_lxmert(few, settings, features=features, validation=lonely, out=tmp_path)
+    assert "eval_rsum" in (out / "history.json").read_text()
 
 
 HEAD = "match_head.logit_fc.0.weight"

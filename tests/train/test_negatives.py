@@ -49,6 +49,27 @@ def test_hard_negatives_equal_a_full_sort_for_any_tile(captions, seed, depth, ti
         assert hard.images[caption].tolist() == best + [-1] * (hard.images.shape[1] - len(best))
 
 
+@settings(max_examples=50, deadline=None)
+@given(CAPTIONS, st.integers(0, 4), st.integers(0, 5), st.data())
+def test_a_block_of_true_pairs_is_that_of_the_pairs(captions, first, n, draw):
+    owner, texts = zip(*captions, strict=True)
+    true = TruePairs(dataset(owner, texts))
+    rows = range(first, min(first + n, 5))
+    columns = np.array(draw.draw(st.lists(st.integers(0, len(owner) - 1), min_size=1)))
+    assert np.array_equal(true.block(rows, columns), true(np.array(rows, int)[:, None], columns[None, :]))
+
+
+def test_a_text_that_many_images_share_leaves_hard_negatives():
+    owner, texts = np.tile(np.arange(60), 2), ["the same"] * 60 + [str(c) for c in range(60)]
+    data = dataset(owner, texts, n=60)
+    scores = np.random.default_rng(0).normal(size=(60, 120))
+    scores[:, :60] += 10  # the shared text scores best everywhere, and is true everywhere
+    hard = hard_negatives(run_of(data, scores), data, depth=20, tile=32)
+    assert (hard.captions >= 60).all()
+    assert (hard.images[:60] == -1).all()
+    assert (hard.images[60:] >= 0).all()
+
+
 def test_of_embeddings_as_of_their_scores():
     rng = np.random.default_rng(0)
     data = dataset(rng.integers(0, 30, 90), [str(c) for c in range(90)], n=30)

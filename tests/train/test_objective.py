@@ -37,7 +37,11 @@ def contrastive_batch(world):
 
 
 def grid(matcher, batch):
-    return matcher.grid(batch["input_ids"], batch["attention_mask"], batch["regions"], batch["boxes"])
+    """The plain forward pass of every image with every caption."""
+    n, m = len(batch["regions"]), len(batch["input_ids"])
+    image, caption = torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n)
+    words, parts = ("input_ids", "attention_mask"), ("regions", "boxes")
+    return matcher(*(batch[key][caption] for key in words), *(batch[key][image] for key in parts)).view(n, m)
 
 
 def test_the_contrastive_objective_is_the_loss_of_the_grid(world, lxmert_config):
@@ -84,6 +88,16 @@ def test_rivals_are_scored_and_the_layers_below_are_aligned(world, lxmert_config
     module(**batch).backward()
     assert 8 + 4 <= counted[0] <= 8 + 8 + 4  # the true pairs, one image a caption, one caption an image
     assert module.project_image.weight.grad.abs().sum() > 0
+    matcher.zero_grad()
+
+
+def test_the_temperature_comes_back_from_its_limit(world, lxmert_config):
+    batch, matcher = contrastive_batch(world), world[1]
+    module = Matching(matcher, lxmert_config(rivals=1, align=1.0))
+    module.log_scale.data.fill_(9.0)
+    module(**batch).backward()
+    assert module.log_scale.exp().item() == pytest.approx(100)
+    assert module.log_scale.grad.abs() > 0
     matcher.zero_grad()
 
 

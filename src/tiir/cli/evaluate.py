@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tiir.cli.options import AsJson, Empty, FirstCaptions, Format, Overwrite, RunDataset, Ties, note, show
+from tiir.errors import ConfigError
 
 __all__ = ["evaluate_command", "export_command"]
 
@@ -31,6 +32,16 @@ def evaluate_command(
         int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    mix: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Weight of the LXMERT in a cascade's order, instead of the one it was made with; nothing is scored "
+            "again. May be given several times. Choose it on a validation split, not on the test split.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: RunDataset = None,
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
@@ -40,16 +51,27 @@ def evaluate_command(
     from dataclasses import replace
 
     from tiir.metrics.evaluate import evaluate as run_evaluation
+    from tiir.report.cascade import cross_markdown, cross_table
     from tiir.report.tables import evaluation_tables, markdown_table
+    from tiir.scoring.cascade import remix
     from tiir.scoring.run import Run
 
+    loaded = [Run.load(path) for path in runs]
+    if mix and all(run.shortlist is None for run in loaded):
+        raise ConfigError(
+            "--mix is for cascades, of which there is none here", hint="make one with `tiir rerank`"
+        )
+    by_path = len({run.name for run in loaded}) < len(runs)  # a/run and b/run: told apart by their paths
     evaluations = []
-    for path in runs:
-        run = Run.load(path)
-        evaluations.append(
-            run_evaluation(
-                run,
-                run.load_dataset(dataset),
+    for path, run in zip(runs, loaded, strict=True):
+        data, name = run.load_dataset(dataset), str(path) if by_path else run.name
+        versions = [(run, name)]
+        if mix and run.shortlist is not None:
+            versions = [(remix(run, weight), f"{name} mix {weight:g}") for weight in mix]
+        for version, label in versions:
+            evaluation = run_evaluation(
+                version,
+                data,
                 protocol,
                 keys=keys,
                 captions_per_image=captions_per_image,
@@ -58,9 +80,7 @@ def evaluate_command(
                 resamples=resamples,
                 seed=seed,
             )
-        )
-    if len({e.run for e in evaluations}) < len(runs):  # a/run and b/run: told apart by their paths
-        evaluations = [replace(e, run=str(path)) for e, path in zip(evaluations, runs, strict=True)]
+            evaluations.append(replace(evaluation, run=label))
     if as_json:
         typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
         return
@@ -69,6 +89,8 @@ def evaluate_command(
             typer.echo(markdown_table(group))
         else:
             show(*evaluation_tables(group))
+        if any(e.cross for e in group):
+            typer.echo(cross_markdown(group)) if markdown else show(cross_table(group))
     if resamples:
         place = "in brackets" if markdown else "below each value"
         show(f"{place}: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})")

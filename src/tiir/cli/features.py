@@ -44,7 +44,9 @@ def extract_command(
         ),
     ],
     out: StoreOut,
-    cells: Annotated[int, typer.Option(min=1, help="grid: cells a side; 6 gives 36 regions.")] = 6,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="grid: cells a side; 6 gives 36 regions.", show_default="6")
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -52,12 +54,22 @@ def extract_command(
         ),
     ] = None,
     noise: Annotated[
-        float, typer.Option(min=0, help="scenes: standard deviation of the noise on the features.")
-    ] = 0.2,
-    dtype: Annotated[DType, typer.Option(help="float16 halves the file and keeps three digits.")] = "float16",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 32,
+        float | None,
+        typer.Option(
+            min=0, help="scenes: standard deviation of the noise on the features.", show_default="0.2"
+        ),
+    ] = None,
+    dtype: Annotated[
+        DType,
+        typer.Option(help="float16 halves the file and keeps three digits: enough for features made here."),
+    ] = "float16",
+    device: Annotated[
+        str | None, typer.Option(help="grid: auto, cpu, cuda, cuda:1, mps.", show_default="auto")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="grid: commit, tag or branch of a hub model.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="grid: pictures a forward pass.", show_default="32")
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -72,25 +84,37 @@ def extract_command(
     what, _, model = extractor.partition(":")
     if what not in ("grid", "scenes") or (what == "grid") != bool(model):
         raise ConfigError(f"no extractor {extractor!r}", hint="grid:MODEL, or scenes")
+    of_grid = {"--cells": cells, "--size": size, "--device": device, "--revision": revision,
+               "--batch-size": batch_size}  # fmt: skip
+    for option, value in ({"--noise": noise} if what == "grid" else of_grid).items():
+        if value is not None:
+            raise ConfigError(f"{option} does nothing with --extractor {what}", hint="leave it out")
     from tiir.data.dataset import Dataset
 
     data = Dataset.load(dataset)
     if what == "scenes":
         from tiir.features.scenes import scenes_features
 
-        store = scenes_features(data, out, noise=noise, dtype=dtype, resume=resume, overwrite=overwrite)
+        store = scenes_features(
+            data,
+            out,
+            noise=0.2 if noise is None else noise,
+            dtype=dtype,
+            resume=resume,
+            overwrite=overwrite,
+        )
     else:
         from tiir.features.grid import grid_features
         from tiir.models.backbone import VisionBackbone
 
-        backbone = VisionBackbone(model, device=device, size=size, revision=revision)
+        backbone = VisionBackbone(model, device=device or "auto", size=size, revision=revision)
         store = grid_features(
             backbone,
             data,
             out,
-            cells=cells,
+            cells=cells or 6,
             dtype=dtype,
-            batch_size=batch_size,
+            batch_size=batch_size or 32,
             resume=resume,
             overwrite=overwrite,
         )
@@ -120,7 +144,12 @@ def convert_command(
         Colour | None,
         typer.Option(help="Channel order that the extractor was given, for the record."),
     ] = None,
-    dtype: Annotated[DType, typer.Option(help="float16 halves the file and keeps three digits.")] = "float32",
+    dtype: Annotated[
+        DType,
+        typer.Option(
+            help="float32 keeps the source's numbers as they are; float16 halves the file, keeps three digits."
+        ),
+    ] = "float32",
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -160,7 +189,11 @@ def verify_command(
     store: Store,
     dataset: Annotated[
         Path | None,
-        typer.Option("--dataset", "-d", help="Also check that it has every image of this data set."),
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Also check that it has every image of this data set, of the same pictures.",
+        ),
     ] = None,
 ) -> None:
     """Read everything and compare it with its checksums; exit code 1 where an image is damaged or missing."""
@@ -179,11 +212,10 @@ def verify_command(
         from tiir.data.dataset import Dataset
 
         data = Dataset.load(dataset)
-        features.rows(data.image_ids)
-        made_for = features.info.dataset_fingerprint
-        if made_for not in (None, data.fingerprint):
+        if unknown := data.n_images - features.check(data):
             note(
-                "note: it has every image of the data set, but was made for another one (fingerprints differ)"
+                f"note: {unknown:,} of {data.n_images:,} pictures could not be compared: the store or the data set "
+                "has no hash of them"
             )
     show(f"{features!r}: every image matches its checksum")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ def score_command(
     precision: ModelPrecision = "auto",
     revision: Revision = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images or captions a forward pass (not for LXMERT).")
+        int, typer.Option(min=1, help="Images or captions a forward pass; dual encoders only.")
     ] = 64,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -92,6 +93,10 @@ def score_command(
         if is_first():
             _scored(run, out, pair_model.max_length)
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"{model} is a dual encoder, which one process scores", hint="start `tiir score` without torchrun"
+        )
     encoder = load(model, device=device, precision=precision, revision=revision)
     run = score_dual(encoder, data, dataset, out, batch_size=batch_size, resume=resume, overwrite=overwrite)
     _scored(run, out, encoder.max_length)
@@ -109,7 +114,8 @@ def rerank_command(
             min=0,
             max=1,
             help="Weight of the LXMERT in the shortlists' order, both scores standardised over all shortlists: "
-            "1 its score alone, 0 the first stage's.",
+            "1 its score alone, 0 the first stage's. Choose it on a validation split, not on the test split; "
+            "`tiir evaluate --mix` tries others without scoring.",
         ),
     ] = 1.0,
     compare: Annotated[
@@ -130,28 +136,36 @@ def rerank_command(
     """Score a Run's shortlists again with an LXMERT, and show recall before and after."""
     import json
 
+    from tiir.data.protocols import default_protocol, resolve
     from tiir.features.store import FeatureStore
     from tiir.metrics.evaluate import evaluate
     from tiir.models import load
     from tiir.report.cascade import cross_table, lost
-    from tiir.scoring.cascade import rerank
+    from tiir.scoring.cascade import check_all_pairs, rerank
     from tiir.scoring.run import Run
 
     if not model.startswith("lxmert:"):
         raise ConfigError(f"--with {model}: only an LXMERT can re-rank", hint=f"--with lxmert:{model}")
     check_free(out, overwrite or resume, "run.json")
+    if compare is not None and compare.resolve() == out.resolve():
+        raise ConfigError(f"--compare {compare} is --out itself", hint="choose another --out")
     n_bytes = memory_of(memory)
     first = Run.load(run)
     data = first.load_dataset(dataset)
     others = [] if compare is None else [Run.load(compare)]
-    for other in others:  # said before the long work
+    store = FeatureStore.open(features)
+    protocol = protocol or first.info.protocol or default_protocol(data)
+    resolve(protocol, data)  # what is wrong is said before the long work
+    for other in others:
         other.check(data)
     encoder: Any = load(model, device=own_device(device), precision=precision, revision=revision)
+    for other in others:
+        check_all_pairs(other, encoder.info, store)
     cascade = rerank(
         first,
         data,
         encoder,
-        FeatureStore.open(features),
+        store,
         out,
         depth=depth,
         mix=mix,
@@ -163,7 +177,6 @@ def rerank_command(
     )
     if not is_first():
         return
-    protocol = protocol or first.info.protocol
     rows = [evaluate(one, data, protocol, resamples=0) for one in (first, cascade, *others)]
     loss = lost(rows[1], rows[2]) if others else None
     if as_json:
@@ -174,6 +187,7 @@ def rerank_command(
     if loss is not None:
         parts = ", ".join(f"{name.replace('_', ' ')} {value:+.2f}" for name, value in loss.items())
         show(f"lost against all pairs (minus: gained): {parts}")
+    _say_cut(cascade, encoder.max_length)
     for row in rows:
         for warning in row.warnings:
             note(f"warning: {row.run}: {warning}")
@@ -182,9 +196,13 @@ def rerank_command(
 
 def _scored(run: Run, out: Path, max_length: int | None) -> None:
     show(f"{run!r} -> {out}")
+    _say_cut(run, max_length)
+    show(f"next: tiir evaluate {out}")
+
+
+def _say_cut(run: Run, max_length: int | None) -> None:
     if cut := run.info.notes["truncated_captions"]:
         note(f"note: {cut:,} captions are longer than the model's {max_length} tokens and were cut")
-    show(f"next: tiir evaluate {out}")
 
 
 def _say() -> Callable[[str], None]:

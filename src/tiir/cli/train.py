@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tiir.cli.options import DatasetDir, Out, show
+from tiir.cli.options import DatasetDir, Out, is_first, show
 
 __all__ = ["train_app"]
 
@@ -33,7 +33,8 @@ def train_clip_command(
     settings = read_config(config, TrainConfig)
     held_out = None if validation is None else Dataset.load(validation)
     path = train_clip(Dataset.load(dataset), settings, out=out, validation=held_out, resume=resume)
-    show(f"model -> {path}", f"next: tiir score {path} DATASET --out RUN")
+    if is_first():
+        show(f"model -> {path}", f"next: tiir score {path} DATASET --out RUN")
 
 
 @train_app.command("lxmert")
@@ -76,4 +77,5 @@ def train_lxmert_command(
         negatives=None if negatives is None else Run.load(negatives),
         resume=resume,
     )
-    show(f"model -> {path}", f"next: tiir score lxmert:{path} DATASET --features STORE --out RUN")
+    if is_first():
+        show(f"model -> {path}", f"next: tiir score lxmert:{path} DATASET --features STORE --out RUN")

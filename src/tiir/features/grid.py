@@ -128,6 +128,7 @@ def grid_features(
         cells * cells,
         backbone.width,
         dtype=dtype,
+        image_sha256=dataset.image_columns.get("sha256", ()),
         resume=resume,
         overwrite=overwrite,
     ) as writer:

@@ -21,7 +21,7 @@ def bare_id(name: str) -> str:
         ('391895', '1000268201_693b08cb0e')
     """
     name = _COCO.sub("", _SUFFIX.sub("", name))
-    return str(int(name)) if name.isascii() and name.isdigit() else name
+    return (name.lstrip("0") or "0") if name.isascii() and name.isdigit() else name
 
 
 def match_ids(source: Sequence[str], wanted: Sequence[str]) -> tuple[dict[str, str], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -64,6 +65,7 @@ class Header:
 
     info: FeatureInfo
     image_ids: tuple[str, ...]
+    image_sha256: tuple[str, ...]  # of each image's file, "" where it is not known
     shape: tuple[int, int, int]  # images, regions, width
     dtype: str
     offsets: dict[str, int]  # first byte of each array in the file
@@ -78,7 +80,12 @@ class Header:
 
 
 def allocate(
-    path: Path, info: FeatureInfo, image_ids: Sequence[str], shape: tuple[int, int, int], dtype: str
+    path: Path,
+    info: FeatureInfo,
+    image_ids: Sequence[str],
+    image_sha256: Sequence[str],
+    shape: tuple[int, int, int],
+    dtype: str,
 ) -> None:
     """Write a store without features, its whole size reserved on disk.
 
@@ -92,13 +99,16 @@ def allocate(
 
     n, regions, width = shape
     raw = [_encoded(name) for name in image_ids]
+    hashes = [text.encode() for text in image_sha256] if any(image_sha256) else []
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:  # checksums its own structure
             file.attrs["format"] = FORMAT
             file.attrs["info"] = info.model_dump_json()
-            file.attrs["ids_sha256"] = _ids_hash(raw)
-            kind = h5py.string_dtype("utf-8", max(map(len, raw)))
-            file.create_dataset("image_ids", data=np.array(raw, kind))
+            file.attrs["ids_sha256"] = _ids_hash(raw + hashes)
+            for name, texts in [("image_ids", raw), ("image_sha256", hashes)]:
+                if texts:
+                    kind = h5py.string_dtype("utf-8", max(map(len, texts)))
+                    file.create_dataset(name, data=np.array(texts, kind))
             file.create_dataset("written", data=np.zeros(n, np.uint8))
             file.create_dataset("crc32", data=np.zeros(n, "<u4"))
             little = np.dtype(dtype).newbyteorder("<")
@@ -118,10 +128,11 @@ def allocate(
                 try:
                     os.posix_fallocate(handle.fileno(), 0, size_bytes)
                 except OSError as problem:
-                    raise DataError(
-                        f"cannot reserve {size_bytes / 1e9:.1f} GB for {path}: {problem.strerror}",
-                        hint="free some space, choose another --out, or store float16",
-                    ) from None
+                    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                        raise DataError(
+                            f"cannot reserve {size_bytes / 1e9:.1f} GB for {path}: {problem.strerror}",
+                            hint="free some space, choose another --out, or store float16",
+                        ) from None  # other errors: a file system that cannot reserve
 
 
 def read_header(path: Path) -> Header:
@@ -172,20 +183,23 @@ def _header(path: Path, file: Any) -> Header:
             hint="per-image groups are read by `tiir features convert`",
         )
     raw = [bytes(name) for name in file["image_ids"][:]]
-    if _ids_hash(raw) != file.attrs["ids_sha256"]:
+    hashes = [bytes(text) for text in file["image_sha256"][:]] if "image_sha256" in file else []
+    if _ids_hash(raw + hashes) != file.attrs["ids_sha256"]:
         raise DataError(f"{path}: its image ids are damaged", hint=HINT)
     regions, boxes = file["regions"], file["boxes"]
+    offsets = {name: file[name].id.get_offset() for name in ("regions", "boxes", "crc32", "written")}
+    if None in offsets.values():
+        raise DataError(
+            f"{path} was rewritten: its arrays are not contiguous",
+            hint="use the store as tiir wrote it, or `h5repack -l CONTI`",
+        )
     return Header(
         info=FeatureInfo.model_validate_json(file.attrs["info"]),
         image_ids=tuple(name.decode("utf-8", "surrogatepass") for name in raw),
+        image_sha256=tuple(text.decode() for text in hashes) or ("",) * len(raw),
         shape=regions.shape,
         dtype=regions.dtype.name,
-        offsets={
-            "regions": regions.id.get_offset(),
-            "boxes": boxes.id.get_offset(),
-            "crc32": file["crc32"].id.get_offset(),
-            "written": file["written"].id.get_offset(),
-        },
+        offsets=offsets,
         crc32=file["crc32"][:],
         written=file["written"][:],
     )

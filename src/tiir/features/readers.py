@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -34,6 +36,7 @@ COLUMNS = {  # of a TSV, by their number
          "boxes", "features"),  # as LXMERT published them
     6: ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features"),  # as bottom-up-attention did
 }  # fmt: skip
+LINE = 1 << 26  # bytes; no line of a TSV is as long
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,14 @@ def convert(
     )
     position = {name: row for row, name in enumerate(ids)}
     with FeatureStore.create(
-        out, info, ids, *regions.shape, dtype=dtype, resume=resume, overwrite=overwrite
+        out,
+        info,
+        ids,
+        *regions.shape,
+        dtype=dtype,
+        image_sha256=() if dataset is None else dataset.image_columns.get("sha256", ()),
+        resume=resume,
+        overwrite=overwrite,
     ) as writer:
         missing = {ids[row] for row in writer.missing}
         wanted = {there for there, name in names.items() if name in missing}
@@ -150,7 +160,7 @@ def detect(source: Path) -> Kind:
                 raise DataError(f"{source} is a feature store already", hint="use it as it is")
         return "h5"
     with open(source, "rb") as lines:
-        if lines.read(4096).count(b"\t") >= 3:
+        if lines.readline(LINE).count(b"\t") + 1 in COLUMNS:
             return "tsv"
     raise DataError(
         f"{source} is no layout of region features that is known here",
@@ -217,16 +227,27 @@ def _npz_read(folder: Path, wanted: Container[str]) -> Iterator[Item]:
 def _tsv_ids(path: Path) -> list[str]:
     try:
         with open(path, "rb") as lines:
-            return [line.split(b"\t", 1)[0].decode("utf-8", "replace") for line in lines if line.strip()]
+            total = math.ceil(os.fstat(lines.fileno()).st_size / 1e6)
+            bar = track(lines, total=total, description="finding images", unit="MB", step=_megabytes)
+            return [_tsv_id(line) for line in bar if not line.isspace()]
     except OSError as problem:
         raise DataError(f"cannot read {path}: {problem.strerror}") from None
+
+
+def _tsv_id(line: bytes) -> str:
+    end = line.find(b"\t")  # not by split, which copies the half megabyte behind it
+    return (line[:end] if end >= 0 else line.strip()).decode("utf-8", "replace")
+
+
+def _megabytes(line: bytes) -> float:
+    return len(line) / 1e6
 
 
 def _tsv_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            name = line.split(b"\t", 1)[0].decode("utf-8", "replace")
-            if not line.strip() or name not in wanted:
+            name = _tsv_id(line)
+            if line.isspace() or name not in wanted:
                 continue
             where = f"image {name!r} ({path}, line {number})"
             fields = line.rstrip(b"\r\n").split(b"\t")
@@ -237,18 +258,18 @@ def _tsv_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
                 )
             row = dict(zip(COLUMNS[len(fields)], fields, strict=True))
             try:
-                height, width, count = (float(row[key]) for key in ("img_h", "img_w", "num_boxes"))
+                height, width, count = (int(row[key]) for key in ("img_h", "img_w", "num_boxes"))
             except ValueError as problem:
                 raise DataError(f"{where}: {problem}", hint=f"columns are {', '.join(row)}") from None
             if min(height, width, count) < 1:
                 raise DataError(
-                    f"{where} has {width:g} x {height:g} pixels and {count:g} boxes", hint="each is 1 or more"
+                    f"{where} has {width} x {height} pixels and {count} boxes", hint="each is 1 or more"
                 )
-            boxes = _decoded(where, "boxes", row["boxes"], int(count))  # (R, 4)
+            boxes = _decoded(where, "boxes", row["boxes"], count)  # (R, 4)
             if boxes.shape[1] != 4:
                 raise DataError(f"{where}: boxes have {boxes.shape[1]} numbers", hint="expected x1 y1 x2 y2")
             size = np.array([width, height, width, height], np.float32)
-            yield name, _decoded(where, "features", row["features"], int(count)), boxes / size
+            yield name, _decoded(where, "features", row["features"], count), boxes / size
 
 
 def _decoded(where: str, key: str, text: bytes, count: int) -> FloatArray:

@@ -83,7 +83,15 @@ def scenes_features(
     )
     ids = dataset.image_ids
     with FeatureStore.create(
-        out, info, ids, N_REGIONS, WIDTH, dtype=dtype, resume=resume, overwrite=overwrite
+        out,
+        info,
+        ids,
+        N_REGIONS,
+        WIDTH,
+        dtype=dtype,
+        image_sha256=dataset.image_columns.get("sha256", ()),
+        resume=resume,
+        overwrite=overwrite,
     ) as writer:
         for start in range(0, len(missing := writer.missing), 256):
             rows = missing[start : start + 256]

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import DataError
 from tiir.features.layout import FeatureInfo, Header, checksum, mapped, part_of, read_header
-from tiir.features.writer import FeatureWriter, check_plan, check_same, open_writer
+from tiir.features.writer import FeatureWriter, check_plan, check_same, locked, open_writer
 from tiir.progress import track
+
+if TYPE_CHECKING:
+    from tiir.data.dataset import Dataset
 
 __all__ = ["FeatureInfo", "FeatureStore", "FeatureWriter"]
 
@@ -56,7 +59,7 @@ class FeatureStore:
         Raises:
             DataError: missing, unfinished, cut off, damaged, or another kind of file.
         """
-        path = Path(path)
+        path = Path(path).resolve()  # so that it is still found, also by other processes, after a chdir
         if not path.exists() and part_of(path).exists():
             header = read_header(part_of(path))
             raise DataError(
@@ -146,6 +149,30 @@ class FeatureStore:
             )
         return np.fromiter((position[name] for name in image_ids), np.int64, len(image_ids))
 
+    def check(self, dataset: Dataset) -> int:
+        """Make sure that these are features of a data set's own pictures, not of others with the same ids.
+
+        Files are compared by their hashes, where the store and the data set both have them.
+
+        Returns:
+            How many were compared.
+
+        Raises:
+            DataError: an image is not here, or was another picture (named).
+        """
+        hashes = dataset.image_columns.get("sha256") or [""] * dataset.n_images
+        compared = 0
+        for name, row, now in zip(dataset.image_ids, self.rows(dataset.image_ids), hashes, strict=True):
+            then = self._header.image_sha256[row]
+            compared += bool(now and then)
+            if now and then and now != then:
+                raise DataError(
+                    f"image {name!r} of {dataset!r} is not the picture that {self.path} has features of "
+                    f"(sha256 {now[:12]}, there {then[:12]})",
+                    hint="the data set was prepared anew, or the store belongs to another one: extract its features",
+                )
+        return compared
+
     def read(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Copies of rows: regions float32 (k, R, D) and boxes float32 (k, R, 4)."""
         regions = np.take(self._plain[0], rows, axis=0)  # (k, R, D)
@@ -186,6 +213,7 @@ class FeatureStore:
         width: int,
         *,
         dtype: str = "float32",
+        image_sha256: Sequence[str] = (),
         resume: bool = False,
         overwrite: bool = False,
     ) -> Iterator[FeatureWriter]:
@@ -200,6 +228,7 @@ class FeatureStore:
             image_ids: the id of each row, unique.
             n_regions, width: shape of an image's features.
             dtype: "float16" halves the file, and keeps three digits.
+            image_sha256: hash of each image's file, "" where it is not known; `check` compares them.
             resume: continue what an earlier process left; a finished store of the same plan has nothing missing.
             overwrite: replace a finished or unfinished store.
 
@@ -208,64 +237,77 @@ class FeatureStore:
                 process is writing it; rows are still missing at the end.
         """
         path = Path(path)
-        check_plan(image_ids, n_regions, width, dtype)
+        check_plan(image_ids, n_regions, width, dtype, image_sha256)
         shape = (len(image_ids), n_regions, width)
-        if path.exists() and not overwrite and not (resume and part_of(path).exists()):
-            if not resume:
-                raise DataError(f"{path} already exists", hint="choose another --out, or --overwrite")
-            check_same(path, read_header(path), info, image_ids, shape, dtype)
-            yield FeatureWriter(path, None)
-            return
-        with open_writer(path, info, image_ids, shape, dtype, resume, overwrite) as writer:
-            yield writer
+        with locked(path):
+            if path.exists() and not overwrite and not (resume and part_of(path).exists()):
+                if not resume:
+                    raise DataError(f"{path} already exists", hint="choose another --out, or --overwrite")
+                check_same(path, read_header(path), info, image_ids, shape, dtype)
+                yield FeatureWriter(path, None)
+                return
+            with open_writer(path, info, image_ids, image_sha256, shape, dtype, resume, overwrite) as writer:
+                yield writer
 
     @classmethod
     @contextmanager
     def append(
         cls,
         path: Path | str,
+        info: FeatureInfo,
         image_ids: Sequence[str],
         *,
-        info: FeatureInfo | None = None,
+        image_sha256: Sequence[str] = (),
         resume: bool = False,
         overwrite: bool = False,
     ) -> Iterator[FeatureWriter]:
         """Add images to a store; `writer.missing` are the positions of the new ones, at the end.
 
-        The longer store is written beside the old one and replaces it when it is whole.
+        The longer store is written beside the old one and replaces it when it is whole. It keeps the old one's info,
+        without `dataset_fingerprint` where the new images are of another data set.
 
         Args:
             path: a finished store.
+            info: where the new features come from; extractor, weights, colour and boxes must be the store's.
             image_ids: new ids.
-            info: provenance of the whole; by default the old one's.
+            image_sha256: as in `create`, of the new images.
             resume: continue an append that was killed.
             overwrite: drop what a killed append left.
 
         Raises:
-            DataError: an id is in the store already; and as `create`.
+            DataError: an id is in the store already, or the features are of another kind; and as `create`.
         """
-        old = cls.open(path)
+        path = Path(path).resolve()
         new = list(image_ids)
-        if resume and tuple(new) == old.image_ids[len(old) - len(new) :]:  # the kill came after the last step
-            yield FeatureWriter(old.path, None)
-            return
-        both = sorted(set(new) & set(old.image_ids))
-        if both:
-            raise DataError(
-                f"{path} already has {len(both):,} of the {len(new):,} images, such as {both[0]!r}",
-                hint="append new images only",
-            )
-        everything = [*old.image_ids, *new]
-        check_plan(everything, old.n_regions, old.width, old.dtype)
-        shape = (len(everything), old.n_regions, old.width)
-        with open_writer(
-            old.path, info or old.info, everything, shape, old.dtype, resume, overwrite
-        ) as writer:
-            kept = writer.missing[writer.missing < len(old)]
-            for start in range(0, len(kept), 64):
-                rows = kept[start : start + 64]
-                writer.put(rows, *old.read(rows))
-            yield writer
+        with locked(path):
+            old = cls.open(path)
+            for key in ("extractor", "weights", "colour", "boxes"):
+                if (then := getattr(old.info, key)) != (now := getattr(info, key)):
+                    raise DataError(
+                        f"{path} has features with {key} {then!r}, those to append have {now!r}",
+                        hint="write them to a store of their own",
+                    )
+            if resume and tuple(new) == old.image_ids[len(old) - len(new) :]:  # killed after the last step
+                yield FeatureWriter(path, None)
+                return
+            both = sorted(set(new) & set(old.image_ids))
+            if both:
+                raise DataError(
+                    f"{path} already has {len(both):,} of the {len(new):,} images, such as {both[0]!r}",
+                    hint="append new images only",
+                )
+            everything = [*old.image_ids, *new]
+            hashes = [*old._header.image_sha256, *(image_sha256 or [""] * len(new))]
+            check_plan(everything, old.n_regions, old.width, old.dtype, hashes)
+            shape = (len(everything), old.n_regions, old.width)
+            same = info.dataset_fingerprint == old.info.dataset_fingerprint
+            whole = old.info if same else old.info.model_copy(update={"dataset_fingerprint": None})
+            with open_writer(path, whole, everything, hashes, shape, old.dtype, resume, overwrite) as writer:
+                kept = writer.missing[writer.missing < len(old)]
+                for start in range(0, len(kept), 64):
+                    rows = kept[start : start + 64]
+                    writer.put(rows, *old.read(rows))
+                yield writer
 
 
 def _reopen(path: Path, fingerprint: str) -> FeatureStore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from tiir.errors import DataError
 from tiir.features.layout import DTYPES, FeatureInfo, Header, allocate, checksum, mapped, part_of, read_header
 from tiir.progress import track
 
-__all__ = ["FeatureWriter", "check_plan", "check_same", "open_writer"]
+__all__ = ["FeatureWriter", "check_plan", "check_same", "locked", "open_writer"]
 
 IntArray = npt.NDArray[np.int64]
 EDGE = 1e-3  # a box may lie so far outside [0, 1]: pixel edges, rounding; it is clipped
@@ -57,8 +56,12 @@ class FeatureWriter:
             DataError: wrong shape, NaN or infinite values, boxes outside [0, 1] or inverted; names the image.
         """
         rows = np.atleast_1d(np.asarray(rows, np.int64))
+        if self._file is None:
+            raise DataError(
+                f"{self.path} is finished: every image is there",
+                hint="put `missing` only, or make it again with overwrite",
+            )
         stored, clipped = self._checked(rows, np.asarray(regions), np.asarray(boxes))
-        assert self._file is not None, "this store is finished"
         for row, region, box in zip(rows.tolist(), stored, clipped, strict=True):
             crc = checksum(region, box)
             self._write("regions", row * region.nbytes, region.tobytes())
@@ -126,7 +129,9 @@ def _refuse(bad: npt.NDArray[np.bool_], names: Sequence[str], what: str, hint: s
         raise DataError(f"image {names[image]!r}: {what} (region {place[0]})", hint=hint)
 
 
-def check_plan(image_ids: Sequence[str], n_regions: int, width: int, dtype: str) -> None:
+def check_plan(
+    image_ids: Sequence[str], n_regions: int, width: int, dtype: str, image_sha256: Sequence[str]
+) -> None:
     """Refuse duplicate ids, empty shapes and other dtypes."""
     if not image_ids or n_regions < 1 or width < 1:
         raise DataError(
@@ -137,6 +142,10 @@ def check_plan(image_ids: Sequence[str], n_regions: int, width: int, dtype: str)
     if len(set(image_ids)) < len(image_ids):
         raise DataError(
             f"duplicate image id {Counter(image_ids).most_common(1)[0][0]!r}", hint="ids must be unique"
+        )
+    if image_sha256 and len(image_sha256) != len(image_ids):
+        raise DataError(
+            f"{len(image_sha256)} hashes of {len(image_ids)} images", hint='give one an image, "" if unknown'
         )
 
 
@@ -169,15 +178,16 @@ def open_writer(
     path: Path,
     info: FeatureInfo,
     image_ids: Sequence[str],
+    image_sha256: Sequence[str],
     shape: tuple[int, int, int],
     dtype: str,
     resume: bool,
     overwrite: bool,
 ) -> Iterator[FeatureWriter]:
-    """Start or continue the file beside `path` that replaces it when every row is written; one process at a time.
+    """Start or continue the file beside `path` that replaces it when every row is written; `path` is `locked`.
 
     Raises:
-        DataError: it was begun with another plan, is being written, or rows are missing at the end.
+        DataError: it was begun with another plan, or rows are missing at the end.
     """
     part = part_of(path)
     if not info.created:
@@ -189,12 +199,8 @@ def open_writer(
     if part.exists() and resume:
         check_same(part, read_header(part), info, image_ids, shape, dtype)
     else:
-        if part.exists():
-            with open(part, "rb+") as file:
-                _lock(file, path)
-        allocate(part, info, image_ids, shape, dtype)
+        allocate(part, info, image_ids, image_sha256, shape, dtype)
     with open(part, "rb+") as file:
-        _lock(file, path)
         writer = FeatureWriter(part, file)
         yield writer
         if len(writer.missing):
@@ -208,16 +214,33 @@ def open_writer(
     os.replace(part, path)
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    # The system drops the lock when its process dies, so a lock is never stale.
-    with contextlib.suppress(ImportError):
-        import fcntl
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other writers from `path`, by a lock on a file beside it. The system drops it when its process dies.
 
+    Raises:
+        DataError: another one is at work.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.lock")
+    with open(beside, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = beside.exists() and os.path.samestat(beside.stat(), os.fstat(file.fileno()))
         except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks: better unguarded than no store at all
+            free = True
+        if not free:
             raise DataError(
                 f"another process is writing {path}", hint="wait for it, stop it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks: better unguarded than no store at all
-            pass
+            )
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)  # while it is held: who waits with this file finds that it is gone

@@ -79,17 +79,19 @@ def _best_positive(pairs: Pairs, positives: Positives, queries: IntArray) -> npt
 
 
 def cross_facts(run: Run, galleries: Sequence[Gallery]) -> dict[str, Any] | None:
-    """What a cross encoder scored, and how good a cascade could be at best; None where there was none.
+    """What a cross encoder scored, and what a cascade could find; None where there was none.
 
     Returns:
         `pairs` scored (of the whole data set, equal captions once), `share` of all pairs in percent, and for a
-        cascade `depth`, `mix`, and by direction the `ceiling`: the percent of queries with a positive on their
-        shortlist, which no recall@k can pass while the shortlists hold k candidates or more.
+        cascade `depth`, `mix`, and by direction `listed`: the percent of queries with a positive on their shortlist.
+        No recall@k passes it while the shortlists hold k candidates of the gallery or more.
     """
     notes: dict[str, Any] = run.info.notes
     facts = {str(key): notes[key] for key in ("pairs", "share", "depth") if key in notes}
     if run.shortlist is None:
-        return facts if "pairs" in facts else None
+        return facts if {"pairs", "share"} <= facts.keys() else None
+    facts.setdefault("pairs", len(run.shortlist))  # made without tiir's notes
+    facts.setdefault("share", 100 * facts["pairs"] / (run.info.images * run.info.captions))
     facts["mix"] = run.shortlist.mix
     reached, asked = {"i2t": 0, "t2i": 0}, {"i2t": 0, "t2i": 0}
     for gallery in galleries:
@@ -105,4 +107,4 @@ def cross_facts(run: Run, galleries: Sequence[Gallery]) -> dict[str, Any] | None
             queries = queries[positives.per_image[queries] > 0]
             reached[side] += int(np.isin(queries, listed.query[hit]).sum())
             asked[side] += len(queries)
-    return facts | {"ceiling": {side: 100 * reached[side] / asked[side] for side in asked}}
+    return facts | {"listed": {side: 100 * reached[side] / asked[side] for side in asked}}

@@ -21,7 +21,7 @@ from tiir import __version__
 from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
-from tiir.models.loading import choose_device, load_options, revision_of
+from tiir.models.loading import choose_device, exact_convolutions, load_options, quiet, revision_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,8 +128,7 @@ class VisionBackbone:
 
     @torch.inference_mode()
     def _map(self, pixels: Tensor) -> Tensor:
-        # Without TF32, which cuDNN takes for float32 convolutions unless told otherwise.
-        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with exact_convolutions():
             output = self._model(pixel_values=pixels.to(self._device), **self._options)
         last: Tensor = output.last_hidden_state
         if last.ndim == 4:  # (n, D, H, W)
@@ -149,11 +148,12 @@ class VisionBackbone:
 def _load(name: str, revision: str | None) -> tuple[Any, Any]:
     options, local = load_options(name, revision), Path(name).is_dir()
     try:
-        model, report = transformers.AutoModel.from_pretrained(
-            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
-        )
-        # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
-        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+        with quiet():
+            model, report = transformers.AutoModel.from_pretrained(
+                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+            )
+            # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
+            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
         what = "the directory may be incomplete or damaged" if local else (
             "check the id; without a network, give a local directory"

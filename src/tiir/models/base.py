@@ -12,7 +12,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo"]
+    from tiir.features.store import FeatureStore
+
+__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo", "PairModel"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -74,3 +76,18 @@ class CrossEncoder(Protocol):
 
     def score_pairs(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Scores of pairs: image (p,) and caption (p,) at the same place, float32 (p,)."""
+
+
+class PairModel(Protocol):
+    """A cross encoder as `tiir.models.load("lxmert:NAME")` gives it, to be bound to captions and images."""
+
+    info: ModelInfo
+    max_length: int  # tokens; longer captions are cut
+
+    def caption_lengths(self, captions: Sequence[str]) -> IntArray:
+        """Tokens of each caption before the model's limit cuts it, (n,)."""
+
+    def bind(
+        self, captions: Sequence[str], image_ids: Sequence[str], features: FeatureStore, *, memory: int = ...
+    ) -> CrossEncoder:
+        """What scores pairs of these."""

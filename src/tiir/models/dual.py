@@ -25,6 +25,7 @@ from tiir.models.loading import (
     caption_limit,
     check_tokenizer,
     choose_device,
+    exact_convolutions,
     load_options,
     revision_of,
     text_config,
@@ -163,8 +164,7 @@ class TransformersDualEncoder:
         return self._unit(self._model.get_text_features, inputs)
 
     def _unit(self, features: Callable[..., Any], inputs: dict[str, Tensor]) -> FloatArray:
-        # Without TF32, which cuDNN takes for float32 convolutions unless told otherwise.
-        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with exact_convolutions():
             output = features(**inputs)
         # transformers 5 gives an output object, transformers 4 the tensor itself.
         vectors = (output if isinstance(output, Tensor) else output.pooler_output).float()

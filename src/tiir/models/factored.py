@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Side", "cross", "encode_captions", "encode_images", "multiplications"]
+__all__ = ["Side", "cross", "cross_padded", "encode_captions", "encode_images", "multiplications"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,16 @@ class Side:
     keys: Tensor
     values: Tensor
     mask: Tensor | None = None
+
+    def first(self, length: int) -> Side:
+        """Without what stands behind the first `length` tokens."""
+        return Side(
+            self.states[:, :length],
+            self.queries[:, :, :length],
+            self.keys[:, :, :length],
+            self.values[:, :, :length],
+            None if self.mask is None else self.mask[..., :length],
+        )
 
 
 def encode_captions(model: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> Side:
@@ -76,32 +86,52 @@ def cross(model: Any, images: Side, captions: Side, rows: Tensor, columns: Tenso
     Returns:
         The pooled output that the heads read, (p, h).
     """
-    layers = model.encoder.x_layers
-    word_mask = None if captions.mask is None else captions.mask[columns]
+    *layers, last = model.encoder.x_layers
+    mask = None if captions.mask is None else captions.mask[columns]
     words, word_q = captions.states[columns], captions.queries[columns]  # (p, T, h), (p, heads, T, d)
     part_k, part_v = images.keys[rows], images.values[rows]  # (p, heads, R, d)
-    if len(layers) > 1:
-        parts, part_q = images.states[rows], images.queries[rows]
+    if layers:
+        parts, part_q = images.states[rows], images.queries[rows]  # (p, R, h), (p, heads, R, d)
         word_k, word_v = captions.keys[columns], captions.values[columns]
     for n, layer in enumerate(layers):
-        mutual, last = layer.visual_attention, n == len(layers) - 1
-        if n and last:
-            word_q, part_k, part_v = _project(mutual.att, words, parts)
-        elif n:
+        mutual = layer.visual_attention  # one set of weights for both directions
+        if n:
             word_q, word_k, word_v = _project(mutual.att, words, words)
             part_q, part_k, part_v = _project(mutual.att, parts, parts)
         words_seen = mutual.output(_attend(mutual.att, word_q, part_k, part_v), words)
-        if last:  # the words look at the parts, and then only [CLS] goes on
-            first = _first_self_attention(layer.lang_self_att, words_seen, word_mask)
-            words = layer.lang_output(layer.lang_inter(first), first)  # (p, 1, h)
-            break
-        parts = mutual.output(_attend(mutual.att, part_q, word_k, word_v, word_mask), parts)
-        words = _self_attention(layer.lang_self_att, words_seen, word_mask)
-        parts = _self_attention(layer.visn_self_att, parts)
+        parts_seen = mutual.output(_attend(mutual.att, part_q, word_k, word_v, mask), parts)
+        words = _self_attention(layer.lang_self_att, words_seen, mask)
+        parts = _self_attention(layer.visn_self_att, parts_seen)
         words = layer.lang_output(layer.lang_inter(words), words)
         parts = layer.visn_output(layer.visn_inter(parts), parts)
-    pooled: Tensor = model.pooler(words)  # (p, h)
+    mutual = last.visual_attention
+    if layers:
+        word_q, part_k, part_v = _project(mutual.att, words, parts)
+    words = mutual.output(_attend(mutual.att, word_q, part_k, part_v), words)
+    first = _first_self_attention(last.lang_self_att, words, mask)  # (p, 1, h)
+    pooled: Tensor = model.pooler(last.lang_output(last.lang_inter(first), first))  # (p, h)
     return pooled
+
+
+def cross_padded(
+    model: Any, images: Side, captions: Side, rows: Tensor, columns: Tensor, *, chunk: int
+) -> Tensor:
+    """As `cross`, for captions with padding: pairs of similar length go together, without most of the padding.
+
+    Args:
+        model, images, captions, rows, columns: see `cross`; the captions have a mask.
+        chunk: pairs that go together.
+    """
+    assert captions.mask is not None
+    lengths = captions.mask.sum((1, 2, 3))[columns].cpu()  # (p,)
+    lengths, order = lengths.sort(stable=True)
+    pooled = []
+    for part, sizes in zip(torch.split(order, chunk), torch.split(lengths, chunk), strict=True):
+        here = part.to(columns.device)
+        pooled.append(cross(model, images, captions.first(int(sizes[-1])), rows[here], columns[here]))
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+    return torch.cat(pooled)[back.to(columns.device)]
 
 
 def multiplications(config: Any, tokens: int, regions: int, *, factored: bool) -> int:
@@ -183,9 +213,11 @@ def _first_self_attention(block: Any, states: Tensor, mask: Tensor | None) -> Te
     scores = query @ states.transpose(1, 2) / d**0.5  # (p, heads, S)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, 0], float("-inf"))
-    mean = attention.dropout(scores.softmax(-1)) @ states  # (p, heads, h)
-    seen = mean.transpose(0, 1) @ attention.value.weight.view(heads, d, h).transpose(1, 2)  # (heads, p, d)
-    seen = seen.transpose(0, 1).reshape(p, 1, h) + attention.value.bias
+    weights = attention.dropout(scores.softmax(-1))  # (p, heads, S)
+    mean = (weights @ states).transpose(0, 1)  # (heads, p, h)
+    seen = (mean @ attention.value.weight.view(heads, d, h).transpose(1, 2)).transpose(0, 1)  # (p, heads, d)
+    # The weights sum to 1 only without dropout.
+    seen = (seen + weights.sum(-1, keepdim=True) * attention.value.bias.view(heads, d)).reshape(p, 1, h)
     out: Tensor = block.output(seen, states[:, :1])
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ __all__ = [
     "caption_limit",
     "check_tokenizer",
     "choose_device",
+    "exact_convolutions",
     "load_options",
     "quiet",
     "revision_of",
@@ -68,6 +69,15 @@ def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
     return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
 
 
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Convolutions that give the same numbers each time, and without TF32, which cuDNN takes for float32 otherwise."""
+    cudnn = torch.backends.cudnn
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' report of missing weights: the caller looks at it itself."""
@@ -90,7 +100,8 @@ def check_tokenizer(name: str, tokenizer: Any, vocabulary: int | None = None) ->
     Raises:
         ModelError: it has no padding token, knows no word, or has more tokens than the model.
     """
-    known = {token for ids in tokenizer(list(PROBES))["input_ids"] for token in ids}
+    probed = tokenizer(list(PROBES), truncation=False, verbose=False)["input_ids"]
+    known = {token for ids in probed for token in ids}
     if tokenizer.pad_token is None or known <= set(tokenizer.all_special_ids):
         lack = "has no padding token" if tokenizer.pad_token is None else "knows no word"
         raise ModelError(

@@ -21,7 +21,6 @@ from transformers.models.lxmert.modeling_lxmert import (
 from tiir import __version__
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
-from tiir.models.factored import cross, encode_captions, encode_images
 from tiir.models.loading import (
     Precision,
     caption_limit,
@@ -77,37 +76,14 @@ class LxmertMatcher(LxmertPreTrainedModel):  # type: ignore[misc]
         )
         return self.head(outputs.pooled_output)
 
-    def grid(
-        self, input_ids: Tensor, attention_mask: Tensor | None, visual_feats: Tensor, visual_pos: Tensor
-    ) -> Tensor:
-        """Every image against every caption, by the factored model; can be trained through.
-
-        Args:
-            input_ids, attention_mask: (M, T).
-            visual_feats: (B, R, D).
-            visual_pos: (B, R, 4).
-
-        Returns:
-            Matching scores (B, M).
-        """
-        images = encode_images(self.lxmert, visual_feats, visual_pos)
-        captions = encode_captions(self.lxmert, input_ids, attention_mask)
-        n, m = len(visual_feats), len(input_ids)
-        row = torch.arange(n, device=input_ids.device).repeat_interleave(m)  # (n m,)
-        column = torch.arange(m, device=input_ids.device).repeat(n)
-        return self.head(cross(self.lxmert, images, captions, row, column)).view(n, m)
-
     def head(self, pooled: Tensor) -> Tensor:
-        """Scores (p,) of pooled outputs (p, h), in the head's precision."""
-        pooled = pooled.to(next((self.match_head or self.cls).parameters()).dtype)  # type: ignore[union-attr]
-        if self.match_head is not None:
-            score: Tensor = self.match_head(pooled)[:, 0]
-            return score
-        assert self.cls is not None
-        no, yes = self.cls.seq_relationship(pooled).unbind(-1)  # type: ignore[operator]
-        return yes - no  # type: ignore[no-any-return]
+        """Scores (p,) of pooled outputs (p, h), in the head's own precision."""
+        head: Any = self.cls.seq_relationship if self.match_head is None else self.match_head  # type: ignore[union-attr]
+        with torch.autocast(pooled.device.type, enabled=False):
+            scores: Tensor = head(pooled.to(next(head.parameters()).dtype))  # (p, 1), or (p, 2): no and yes
+        return scores[:, 0] if self.match_head is not None else scores[:, 1] - scores[:, 0]
 
-    def precise(self, dtype: torch.dtype) -> LxmertMatcher:
+    def to_precision(self, dtype: torch.dtype) -> LxmertMatcher:
         """Bring the layers to a precision, but the head to float32: 16 bits know so few scores that they tie."""
         self.to(dtype)
         for head in (self.match_head, self.cls):
@@ -155,6 +131,7 @@ def load_matcher(
                 dtype=torch.float32,
                 weights_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 **options,
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
@@ -166,19 +143,20 @@ def load_matcher(
             "check the id; without a network, give a local directory"
         )  # fmt: skip
         raise ModelError(f"cannot load {name}: {first}", hint=hint) from problem
-    missing = set(report["missing_keys"])
-    body = sorted(key for key in missing if key.startswith("lxmert."))
-    if body or report["mismatched_keys"]:
-        wrong = body or sorted(str(key[0]) for key in report["mismatched_keys"])
+    heads = ("match_head.", "cls.")
+    own = set(matcher.state_dict())
+    reshaped = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
+    lost = set(report["missing_keys"]) | reshaped
+    absent = [head for head in heads if {key for key in own if key.startswith(head)} <= lost - reshaped]
+    wrong = sorted(key for key in lost if not key.startswith(tuple(absent)))
+    if wrong:
         raise ModelError(
             f"{name} lacks {len(wrong)} weights of an LXMERT, or has them in another shape: {', '.join(wrong[:3])}",
             hint="the checkpoint is incomplete or of another architecture",
         )
-    has_match = not any(key.startswith("match_head.") for key in missing)
-    has_relationship = not any(key.startswith("cls.") for key in missing)
-    if has_match or new_head:
+    if "match_head." not in absent or new_head:
         matcher.cls = None
-    elif has_relationship:
+    elif "cls." not in absent:
         matcher.match_head = None
     else:
         raise ModelError(
@@ -210,8 +188,9 @@ class Lxmert:
         chosen = choose_device(device)
         dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
         matcher, self.tokenizer = load_matcher(name, revision=revision)
-        self.matcher = matcher.precise(dtype).to(chosen)
-        self.max_length = min(caption_limit(matcher, self.tokenizer) or 512, 512)
+        self.matcher = matcher.to_precision(dtype).to(chosen)
+        positions: int = matcher.config.max_position_embeddings
+        self.max_length = caption_limit(matcher, self.tokenizer) or positions
         self.info = ModelInfo(
             name=f"lxmert:{name}",
             revision=revision_of(name, matcher),
@@ -260,10 +239,26 @@ class Lxmert:
 
         Raises:
             DataError: an image is not in `features`.
-            ModelError: the features have another width than the model's.
+            ModelError: the features are not of the extractor, or not of the width, that the model was trained with.
             ConfigError: the memory does not hold one pair.
         """
         from tiir.models.pairs import PairScorer
 
+        self._check_extractor(features)
         tokens = self.tokens(captions)
         return PairScorer(self.matcher, self.info, tokens, image_ids, features, memory=memory)
+
+    def _check_extractor(self, features: FeatureStore) -> None:
+        # Training by tiir writes down what the model saw; models from elsewhere say nothing.
+        seen = getattr(self.matcher.config, "region_features", None) or {}
+        for key in (
+            ("weights", "colour")
+            if seen.get("weights") and features.info.weights
+            else ("extractor", "colour")
+        ):
+            given = getattr(features.info, key)
+            if seen.get(key) and given and seen[key] != given:
+                raise ModelError(
+                    f"{self.info.name} was trained on features with {key} {seen[key]!r}, these have {given!r}",
+                    hint=f"extract the features with {seen.get('extractor')}",
+                )

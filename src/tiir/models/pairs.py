@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ __all__ = ["PairScorer"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-CACHE = 192 * 1024**2  # bytes of one step's activations on a CPU: more than a few caches' worth is slower
+CACHE = (
+    96 * 1024**2
+)  # bytes of one step's work on a CPU: with larger tensors the system maps fresh pages each time
 
 
 class PairScorer:
@@ -59,36 +61,27 @@ class PairScorer:
         self._rows = features.rows(image_ids)
         self._tokens = tokens
         self._lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        size = torch.finfo(self._dtype).bits // 8
-        h, regions = int(config.hidden_size), features.n_regions
+        self._sizes = _Sizes(config, features.n_regions, torch.finfo(self._dtype).bits // 8)
         longest = int(self._lengths.max(initial=1))
-        # Bytes of one image and of one token once encoded, and of one pair at work (see `Side` and `cross`).
-        self._image_bytes = 4 * regions * h * size
-        self._token_bytes = 4 * h * size
-        self._row_bytes: int = (
-            12 * h + 2 * config.intermediate_size
-        ) * size  # of one token or region at work
-        self._score_bytes: int = 4 * config.num_attention_heads * size  # of one cell of attention
-        encoding = regions * (self._row_bytes + 8 * config.visual_feat_dim)
-        self._step = min(memory // 2, CACHE) if self._device.type == "cpu" else memory // 2
-        self._held = memory // 4  # each: images, captions
-        needed = max(
-            2 * max(self._pair_bytes(longest), encoding),
-            4 * max(self._image_bytes, longest * self._token_bytes),
-        )
-        self._step = max(self._step, self._pair_bytes(longest), encoding)
+        # Half of the memory is for work, a quarter each for encoded images and encoded captions.
+        least = max(self._sizes.pair(longest), self._sizes.encoding)
+        needed = max(2 * least, 4 * self._sizes.image, 4 * longest * self._sizes.token)
         if needed > memory:
             raise ConfigError(
-                f"a memory of {memory:,} bytes does not hold one pair of {longest} tokens and {regions} regions",
+                f"a memory of {memory:,} bytes does not hold one pair of {longest} tokens and "
+                f"{features.n_regions} regions",
                 hint=f"give at least {needed:,} bytes",
             )
-        self._encode_images = max(1, self._step // encoding)
+        self._held = memory // 4
+        self._work = memory // 2
+        if self._device.type == "cpu":
+            self._work = min(self._work, max(CACHE, least))
 
     def score_block(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Scores of every given image against every given caption, float32 (len(images), len(captions))."""
         scores = np.empty((len(images), len(captions)), np.float32)
         # Slices keep the pair lists small whatever the block; each holds whole groups of images.
-        height = max(1, self._held // self._image_bytes)
+        height = max(1, self._held // self._sizes.image)
         for top in range(0, len(images), height):
             rows = images[top : top + height]
             width = max(1, self._held // 64 // len(rows))
@@ -106,17 +99,19 @@ class PairScorer:
         scores = np.empty(len(images), np.float32)
         device = self._device
         lengths = self._lengths[captions]
-        for image_group, at in _groups(images, max(1, self._held // self._image_bytes)):
+        for image_group, at in _groups(images, max(1, self._held // self._sizes.image)):
+            caption_side = image_side = None  # gone before the next ones are made
             image_side = self._images(image_group)
             for length in np.unique(lengths[at]):
                 same = at[lengths[at] == length]
-                limit = max(1, self._held // int(length * self._token_bytes))
+                limit = max(1, self._held // (int(length) * self._sizes.token))
                 for caption_group, within in _groups(captions[same], limit):
+                    caption_side = None
                     caption_side = self._captions(caption_group)
                     pairs = same[within]
                     row = np.searchsorted(image_group, images[pairs])
                     column = np.searchsorted(caption_group, captions[pairs])
-                    step = max(1, self._step // self._pair_bytes(int(length)))
+                    step = max(1, self._work // self._sizes.pair(int(length)))
                     for start in range(0, len(pairs), step):
                         part = slice(start, start + step)
                         pooled = cross(
@@ -127,33 +122,67 @@ class PairScorer:
                             torch.from_numpy(column[part]).to(device),
                         )
                         scores[pairs[part]] = self._matcher.head(pooled).float().cpu().numpy()
+                        del pooled
         return scores
-
-    def _pair_bytes(self, tokens: int) -> int:
-        regions = self._features.n_regions
-        return (tokens + regions) * self._row_bytes + (tokens + regions) ** 2 * self._score_bytes
 
     def _images(self, group: IntArray) -> Side:
         model, device, dtype = self._matcher.lxmert, self._device, self._dtype
-        sides = []
-        for start in range(0, len(group), self._encode_images):
-            regions, boxes = self._features.read(self._rows[group[start : start + self._encode_images]])
+
+        def encode(part: IntArray) -> Side:
+            regions, boxes = self._features.read(self._rows[part])
             arrays = (torch.from_numpy(array).to(device, dtype) for array in (regions, boxes))
-            sides.append(encode_images(model, *arrays))
-        return _joined(sides)
+            return encode_images(model, *arrays)
+
+        return _in_steps(group, max(1, self._work // self._sizes.encoding), encode)
 
     def _captions(self, group: IntArray) -> Side:
         # All of one length.
-        model, device = self._matcher.lxmert, self._device
-        length = len(self._tokens[group[0]])
-        step = max(1, self._step // self._pair_bytes(length))
-        sides = []
-        for start in range(0, len(group), step):
-            ids = torch.tensor(
-                [self._tokens[i] for i in group[start : start + step]], device=device
-            )  # (n, T)
-            sides.append(encode_captions(model, ids))
-        return _joined(sides)
+        def encode(part: IntArray) -> Side:
+            ids = torch.tensor([self._tokens[i] for i in part], device=self._device)  # (n, T)
+            return encode_captions(self._matcher.lxmert, ids)
+
+        step = max(1, self._work // self._sizes.pair(len(self._tokens[group[0]])))
+        return _in_steps(group, step, encode)
+
+
+class _Sizes:
+    """Bytes that tensors take, generously.
+
+    Args:
+        config: a transformers LxmertConfig.
+        regions: of an image.
+        size: bytes of a number.
+    """
+
+    def __init__(self, config: Any, regions: int, size: int) -> None:
+        h, inner, self._regions = int(config.hidden_size), int(config.intermediate_size), regions
+        self._row = (12 * h + 2 * inner) * size  # one token or region at work
+        self._cell = 4 * int(config.num_attention_heads) * size  # one cell of attention
+        self._first = 3 * int(config.num_attention_heads) * h * size  # [CLS] in the last layer
+        self.image = 4 * regions * h * size  # one encoded image
+        self.token = 4 * h * size  # one token of an encoded caption
+        self.encoding = regions * (self._row + 8 * int(config.visual_feat_dim)) + regions**2 * self._cell
+
+    def pair(self, tokens: int) -> int:
+        """Bytes of one pair at work in the cross layers."""
+        rows = tokens + self._regions
+        return rows * self._row + rows**2 * self._cell + self._first
+
+
+def _in_steps(group: IntArray, step: int, encode: Callable[[IntArray], Side]) -> Side:
+    # Encoded a few at a time, into tensors that are made once.
+    if len(group) <= step:
+        return encode(group)
+    whole: list[torch.Tensor] = []
+    for start in range(0, len(group), step):
+        side = encode(group[start : start + step])
+        tensors = (side.states, side.queries, side.keys, side.values)
+        if not whole:
+            whole = [tensor.new_empty((len(group), *tensor.shape[1:])) for tensor in tensors]
+        for out, tensor in zip(whole, tensors, strict=True):
+            out[start : start + step] = tensor
+        del side, tensors
+    return Side(*whole)
 
 
 def _groups(values: IntArray, size: int) -> Iterator[tuple[IntArray, IntArray]]:
@@ -164,14 +193,3 @@ def _groups(values: IntArray, size: int) -> Iterator[tuple[IntArray, IntArray]]:
     for first in range(0, len(distinct), size):
         last = min(first + size, len(distinct))
         yield distinct[first:last], order[ends[first] : ends[last]]
-
-
-def _joined(sides: list[Side]) -> Side:
-    if len(sides) == 1:
-        return sides[0]
-    return Side(
-        *(
-            torch.cat(tensors)
-            for tensors in zip(*((s.states, s.queries, s.keys, s.values) for s in sides), strict=True)
-        )
-    )

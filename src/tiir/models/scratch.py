@@ -96,7 +96,7 @@ def new_lxmert(
         language: hub id or directory of a BERT of the same width and heads, whose tokenizer, embeddings and
             first `language_layers` layers start the language side.
         vocabulary: largest number of tokens, where `language` is None.
-        text_length: tokens a caption can have, start and end included.
+        text_length: tokens a caption can have, start and end included, where `language` is None.
         width, heads: of all layers.
         language_layers, vision_layers, cross_layers: depth.
         seed: of the weights.
@@ -125,6 +125,8 @@ def new_lxmert(
         r_layers=vision_layers,
         x_layers=cross_layers,
         visual_feat_dim=feature_width,
+        hidden_act="gelu" if bert is None else bert.config.hidden_act,
+        type_vocab_size=2 if bert is None else bert.config.type_vocab_size,
         # LXMERT's own 0.02 lets little through its layers at the start. With the variance that keeps a signal's size,
         # 200 steps on Scenes give a rsum of 381 where 0.02 gives 28 (100 pictures).
         initializer_range=width**-0.5,
@@ -149,13 +151,14 @@ def _bert(name: str, width: int, heads: int, layers: int) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from tiir.models.loading import check_tokenizer, load_options
+    from tiir.models.loading import check_tokenizer, load_options, quiet
 
     options = load_options(name)
     try:
-        bert, report = transformers.AutoModel.from_pretrained(
-            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
-        )
+        with quiet():
+            bert, report = transformers.AutoModel.from_pretrained(
+                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
         first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
@@ -165,6 +168,13 @@ def _bert(name: str, width: int, heads: int, layers: int) -> tuple[Any, Any]:
     if bert.config.model_type != "bert":
         raise ModelError(
             f"{name} is a {bert.config.model_type} model", hint="language layers come from a BERT"
+        )
+    if bert.config.layer_norm_eps != 1e-12 or getattr(bert.config, "position_embedding_type", None) not in (
+        None,
+        "absolute",
+    ):
+        raise ModelError(
+            f"{name} has a layer norm or positions that LXMERT lacks", hint="choose a BERT of the usual kind"
         )
     if lost := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
         raise ModelError(f"{name} lacks {len(lost)} weights: {', '.join(lost[:3])}", hint="it is incomplete")

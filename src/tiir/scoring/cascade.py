@@ -12,22 +12,25 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, RunError
+from tiir.io import write_json
+from tiir.models.base import ModelInfo, PairModel
 from tiir.scoring.order import best
 from tiir.scoring.pairs import Pairs, pairs_of
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Shortlist
 from tiir.scoring.tiles import Tiles
-from tiir.scoring.work import MEMORY, PairModel, Say, Work
+from tiir.scoring.work import MEMORY, Say, Work
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["remix", "rerank", "shortlists"]
+__all__ = ["check_all_pairs", "remix", "rerank", "shortlists"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 TILE = 1 << 14  # pairs of a tile on a CPU: within a minute of work,
 GPU_TILE = 1 << 17  # and few enough files
+BLOCK = 700  # images that a tile touches, or twice as many: it encodes each again
 
 
 def shortlists(
@@ -95,7 +98,8 @@ def rerank(
         features: region features of the images.
         out: directory of the new Run.
         depth: candidates a query; all of them where there are fewer.
-        mix: weight of the cross encoder in the shortlists' order (see `Shortlist.final`): 1 its score alone.
+        mix: weight of the cross encoder in the shortlists' order (see `Shortlist.final`): 1 its score alone. With
+            `resume`, a finished Run gets another one without scoring; `remix` tries them out.
         memory, resume, overwrite, say: see `score_cross`.
         tile: pairs of a tile; by the device where None.
         dataset_path: where the data set lies, if it moved since the first stage.
@@ -120,15 +124,16 @@ def rerank(
     work = Work(model, dataset, dataset_path or run.info.dataset_path, features, out, memory, "cascade")
     image, caption, i2t, t2i = shortlists(run, depth)
     first = pairs_of(run).exact(image, caption)
-    n_images = dataset.n_images
-    # A tile holds neighbours in caption length, and each caption's images.
-    key, place = np.unique(work.texts.of_caption[caption] * n_images + image, return_inverse=True)
-    texts, images = key // n_images, key % n_images
+    # Sorted by block of images, then caption length, then caption.
+    n_texts = len(work.texts)
+    key = (image // BLOCK * n_texts + work.texts.of_caption[caption]) * BLOCK + image % BLOCK
+    key, place = np.unique(key, return_inverse=True)
+    images, texts = key // (BLOCK * n_texts) * BLOCK + key % BLOCK, key // BLOCK % n_texts
     size = tile or (TILE if work.plan["device"] == "cpu" else GPU_TILE)
     asked = hashlib.sha256()
     for array in (image, caption, i2t, t2i, first):
         asked.update(array.tobytes())
-    work.plan |= {"tile": size, "depth": depth, "shortlists": asked.hexdigest()[:16], "mix": mix}
+    work.plan |= {"tile": size, "depth": depth, "shortlists": asked.hexdigest()[:16]}
     parts = [slice(start, min(start + size, len(key))) for start in range(0, len(key), size)]
     keys = [f"pairs-{n:06d}" for n in range(len(parts))]
 
@@ -151,7 +156,43 @@ def rerank(
         replace(run, info=info, shortlist=short, path=None).save(out, overwrite=True)
 
     sizes = [part.stop - part.start for part in parts]
-    return work.run(keys, sizes, compute, finish, resume=resume, overwrite=overwrite, say=say)
+    made = work.run(keys, sizes, compute, finish, resume=resume, overwrite=overwrite, say=say)
+    assert made.shortlist is not None
+    if (made.shortlist.mix, made.info.notes["mix"]) == (mix, mix):
+        return made
+    made = remix(made, mix)  # finished earlier, with another weight
+    if work.first and made.shortlist is not None:
+        made.shortlist.save(out / "shortlist.npz")
+        write_json(out / "run.json", made.info.model_dump())
+    return made
+
+
+def check_all_pairs(run: Run, model: ModelInfo, features: FeatureStore) -> None:
+    """Refuse a Run that is not of this cross encoder with these features over all pairs.
+
+    Args:
+        run: to compare a cascade with.
+        model: of the cascade's cross encoder.
+        features: of the cascade.
+
+    Raises:
+        RunError: what differs.
+    """
+    notes, revision = run.info.notes, run.info.revision
+    # The revision of a directory is a hash of its content, however its path is written.
+    same_name = run.info.model == model.name or model.revision.startswith("sha256:")
+    found = notes.get("features", {}).get("fingerprint")
+    if run.shortlist is not None or notes.get("share") != 100:
+        problem = "did not score all pairs with a cross encoder"
+    elif revision != model.revision or not same_name:
+        problem = f"is of {run.info.model} ({revision}), the cascade of {model.name} ({model.revision})"
+    elif found != features.fingerprint:
+        problem = f"was scored with other features ({found}) than {features.path} ({features.fingerprint})"
+    else:
+        return
+    raise RunError(
+        f"{run.name} {problem}", hint="score all pairs by the same model: `tiir score lxmert:NAME`"
+    )
 
 
 def remix(run: Run, mix: float) -> Run:

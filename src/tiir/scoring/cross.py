@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.io import atomic_write, write_json
+from tiir.models.base import PairModel
 from tiir.scoring.run import Run
 from tiir.scoring.tiles import Tiles
-from tiir.scoring.work import MEMORY, PairModel, Say, Work
+from tiir.scoring.work import MEMORY, Say, Work
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
@@ -65,12 +66,13 @@ def score_cross(
     work.plan["tile"] = [height, width]
     n_images, n_texts = dataset.n_images, len(work.texts)
     tops, lefts = range(0, n_images, height), range(0, n_texts, width)
+    # Column by column: neighbours hold captions of the same lengths, so that processes share the work evenly.
     blocks = [
         (np.arange(top, min(top + height, n_images)), np.arange(left, min(left + width, n_texts)))
-        for top in tops
         for left in lefts
+        for top in tops
     ]
-    keys = [f"scores-{n // len(lefts):06d}-{n % len(lefts):06d}" for n in range(len(blocks))]
+    keys = [f"scores-{n % len(tops):06d}-{n // len(tops):06d}" for n in range(len(blocks))]
 
     def compute(n: int) -> FloatArray:
         images, texts = blocks[n]
@@ -81,7 +83,7 @@ def score_cross(
         with atomic_write(work.out / "scores.npy") as temporary:
             scores = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
             for row, top in enumerate(tops):  # one row of tiles in memory
-                numbers = range(row * len(lefts), (row + 1) * len(lefts))
+                numbers = range(row, len(blocks), len(tops))
                 band = np.concatenate([work.tile(tiles, keys[n], n, compute) for n in numbers], axis=1)
                 scores[top : top + height] = band[:, work.texts.of_caption]
             scores.flush()

@@ -172,7 +172,8 @@ def _encode(
 ) -> FloatArray:
     # The rows of all batches, in the order of the batches.
     keys = [f"{side}-{n:06d}" for n in range(len(batches))]
-    done = {key: tile for key in keys if (tile := tiles.get(key)) is not None}
+    there = tiles.keys()
+    done = {key: tile for key in keys if key in there and (tile := tiles.get(key)) is not None}
     missing = [(key, batch) for key, batch in zip(keys, batches, strict=True) if key not in done]
     batches_ahead = ahead(lambda job: (job[0], prepare(job[1])), missing, workers)
     step = len(batches[0]) if batches else 1

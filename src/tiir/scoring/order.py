@@ -81,6 +81,7 @@ def best(
                 exact = pairs.exact(np.full(len(close), query), close)
                 close, exact = _sorted(close, exact, relevant, favour)
                 if len(found):
+                    exact = exact.astype(np.float64)
                     exact = exact - exact[0] + (scores[-1] - 1)
                 found, scores = np.concatenate([found, close]), np.concatenate([scores, exact])
             yield found[:k], scores[:k].astype(np.float64)

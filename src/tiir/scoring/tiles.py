@@ -45,6 +45,7 @@ class Tiles:
     def __init__(self, directory: Path, plan: Mapping[str, Any]) -> None:
         self.directory = directory
         self._plan = _bytes(plan)
+        self._paths: dict[str, list[Path]] = {}  # as last listed, and what was put since
 
     @classmethod
     @contextmanager
@@ -96,10 +97,13 @@ class Tiles:
 
     def get(self, key: str) -> npt.NDArray[Any] | None:
         """A finished tile, or None where it is missing or damaged (then it is removed)."""
-        for path in self.directory.glob(f"{key}.*.npy"):
+        if key not in self._paths:
+            self.keys()  # another process may have put it
+        for path in self._paths.pop(key, []):
             data = path.read_bytes()
             if path.name.split(".")[1] == self._hash(data):
                 array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+                self._paths[key] = [path]
                 return array
             path.unlink()
         return None
@@ -109,12 +113,17 @@ class Tiles:
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
         data = buffer.getvalue()
-        with atomic_write(self.directory / f"{key}.{self._hash(data)}.npy") as temporary:
+        path = self.directory / f"{key}.{self._hash(data)}.npy"
+        with atomic_write(path) as temporary:
             temporary.write_bytes(data)
+        self._paths.setdefault(key, []).append(path)
 
     def keys(self) -> set[str]:
         """Tiles that are there; whether their bytes are whole, `get` says."""
-        return {path.name.split(".")[0] for path in self.directory.glob("[!.]*.npy")}
+        self._paths = {}
+        for path in self.directory.glob("[!.]*.npy"):
+            self._paths.setdefault(path.name.split(".")[0], []).append(path)
+        return set(self._paths)
 
     def remove(self) -> None:
         """Delete the tiles, once the whole is written."""

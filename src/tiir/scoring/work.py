@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
 from tiir.errors import DataError, ModelError
-from tiir.models.base import CrossEncoder, ModelInfo
+from tiir.models.base import PairModel
 from tiir.scoring.engines.local import run_tiles, team
 from tiir.scoring.run import Run, RunInfo, finished_run
 from tiir.scoring.tiles import Tiles, plan_hash
@@ -22,28 +22,13 @@ from tiir.scoring.tiles import Tiles, plan_hash
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["MEMORY", "PairModel", "Say", "Texts", "Work"]
+__all__ = ["MEMORY", "Say", "Texts", "Work"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
 MEMORY = 2 * 1024**3
-
-
-class PairModel(Protocol):
-    """A cross encoder as `tiir.models.load("lxmert:NAME")` gives it, to be bound to captions and images."""
-
-    info: ModelInfo
-    max_length: int  # tokens; longer captions are cut
-
-    def caption_lengths(self, captions: Sequence[str]) -> IntArray:
-        """Tokens of each caption before the model's limit cuts it, (n,)."""
-
-    def bind(
-        self, captions: Sequence[str], image_ids: Sequence[str], features: FeatureStore, *, memory: int = ...
-    ) -> CrossEncoder:
-        """What scores pairs of these."""
 
 
 class Texts:
@@ -99,6 +84,7 @@ class Work:
         self.texts = Texts(dataset, model)
         self.encoder = model.bind(self.texts.texts, dataset.image_ids, features, memory=memory)
         self.n_all = dataset.n_images * len(self.texts)
+        self.first = True  # of the processes at work
         info = model.info
         self.plan: dict[str, Any] = {
             "kind": kind,
@@ -137,7 +123,7 @@ class Work:
         """
         out = self.out
         with team() as crew:
-            first = crew.rank == 0
+            first = self.first = crew.rank == 0
             if (out / "run.json").exists() and not overwrite:
                 if first:
                     finished_run(out, self.plan, resume=resume, overwrite=False)
@@ -146,20 +132,22 @@ class Work:
             parts = out / ".parts"
             opened = Tiles.open(parts, self.plan, resume=resume, overwrite=overwrite) if first else None
             with opened or nullcontext(Tiles(parts, self.plan)) as tiles:
+                missing, left = np.ones(len(keys), bool), 0
                 if first:
                     (out / "run.json").unlink(missing_ok=True)  # no earlier Run to mistake for this one
                     there = tiles.keys()
-                    left = sum(size for key, size in zip(keys, sizes, strict=True) if key not in there)
+                    missing = np.array([key not in there for key in keys])
+                    left = int(np.sum(np.asarray(sizes)[missing]))
                     say(self._announce(sum(sizes), left, crew.size))
-                crew.wait()
+                missing = crew.told(missing)
                 started = time.monotonic()
-                done = run_tiles(tiles, keys, compute, weights=sizes, team=crew)
-                seconds = time.monotonic() - started
+                run_tiles(tiles, keys, np.flatnonzero(missing), compute, weights=sizes, team=crew)
                 crew.wait()
+                seconds = time.monotonic() - started
                 if first:
                     notes = self._notes(sum(sizes))
-                    if done:
-                        notes["pairs_per_second"] = round(done * crew.size / seconds, 1)
+                    if left:
+                        notes["pairs_per_second"] = round(left / seconds, 1)
                     finish(tiles, notes)
                     tiles.remove()
                 crew.wait()
@@ -239,13 +227,17 @@ class Work:
 
     def _rate(self, left: int) -> float:
         # Pairs a second of a small block with captions of all lengths; a larger one where that was too quick to tell.
-        side = 4
+        # The first one is not timed: it makes the libraries ready.
+        side, warm = 4, False
         while True:
             images = np.arange(min(side, self.dataset.n_images))
             texts = np.unique(np.linspace(0, len(self.texts) - 1, 4 * side).astype(np.int64))
             started = time.monotonic()
             self.encoder.score_block(images, texts)
             seconds, n_pairs = time.monotonic() - started, len(images) * len(texts)
+            if not warm:
+                warm = True
+                continue
             side *= 2
             if seconds > 0.5 or 16 * side * side > left // 20:
                 return n_pairs / max(seconds, 1e-9)

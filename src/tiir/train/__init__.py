@@ -1,1 +1,1 @@
-"""Fine-tuning of dual encoders."""
+"""Training of dual encoders and of LXMERT."""

@@ -53,10 +53,10 @@ def train_clip(
     Raises:
         MissingExtraError: accelerate is not installed.
         ConfigError: a wrong training argument, or `out` holds checkpoints and `resume` is False.
-        DataError: no captions to train on.
+        DataError: no captions to train on, or to validate on.
         ModelError: the model to start from cannot be loaded, or has no temperature to learn.
     """
-    arguments, last = begin(dataset, config, out, validates=validation is not None, resume=resume)
+    arguments, last = begin(dataset, config, out, validation=validation, resume=resume)
     start = config.model
     if config.scratch is not None:
         start = str(out / "scratch")
@@ -151,4 +151,4 @@ def _validate(towers: _Towers, pairs: Pairs, collator: Collator) -> dict[str, fl
         torch.nn.functional.normalize(torch.cat(side).float(), dim=-1).cpu().numpy()
         for side in (images, texts)
     )
-    return recall(rank_embeddings(image_embeds, text_embeds, data.positives))
+    return recall(rank_embeddings(image_embeds, text_embeds, data.positives, empty="exclude"))

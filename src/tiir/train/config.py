@@ -106,7 +106,10 @@ class LxmertScratchConfig(BaseModel):
     cross_layers: int = Field(2, ge=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> LxmertScratchConfig:
+    def _consistent(self) -> LxmertScratchConfig:
+        if self.language is not None:
+            for key in sorted({"vocabulary", "text_length"} & self.model_fields_set):
+                raise ValueError(f"scratch.{key} is that of 'language': give only one of them")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         return self
@@ -178,6 +181,10 @@ class LxmertTrainConfig(BaseModel):
         other = "binary" if self.objective == "contrastive" else "contrastive"
         if foreign := [key for key in of[other] if key in self.model_fields_set]:
             raise ValueError(f"{foreign[0]} belongs to the {other} objective, not to {self.objective}")
+        if self.objective == "contrastive":
+            foreign = ["scale"] if self.loss == "hinge" else ["margin", "top_violations"]
+            if ignored := [key for key in foreign if key in self.model_fields_set]:
+                raise ValueError(f"{ignored[0]} does not belong to the loss {self.loss}")
         if self.rivals is not None and not self.align:
             raise ValueError("rivals are drawn by what align learns: set align, such as 1.0")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def train_lxmert(
         validation: every image is scored against every caption after every epoch; the model with the best rsum is
             kept. The last one if None.
         validation_features: of the validation images; `features` if None.
-        negatives: scores of the training data set, from which hard negatives are drawn.
+        negatives: scores of the training data set, from which hard negatives are drawn; no cascade.
         resume: continue from the last whole checkpoint in `out`, from the start if there is none.
 
     Returns:
@@ -70,9 +71,10 @@ def train_lxmert(
 
     Raises:
         MissingExtraError: accelerate is not installed.
-        ConfigError: a wrong training argument, hard negatives asked for without a Run, or `out` holds
-            checkpoints and `resume` is False.
-        DataError: no captions to train on, or images without features.
+        ConfigError: a wrong training argument, hard negatives asked for without a Run, features of another extractor
+            than those that the model to start from or the validation has, or `out` holds checkpoints and `resume` is
+            False.
+        DataError: no captions to train or to validate on, images without features, or features of other pictures.
         ModelError: the model to start from cannot be loaded, or reads features of another width.
         RunError: `negatives` is of another data set.
     """
@@ -83,24 +85,29 @@ def train_lxmert(
             f"{given}, and hard_share and hard_partners are {config.hard_share} and {config.hard_partners}",
             hint="give --negatives RUN together with hard_share (binary) or hard_partners (contrastive)",
         )
-    features.rows(dataset.image_ids)
+    features.check(dataset)
     if validation is not None:
         validation = _part(validation, config)
         validation_features = validation_features or features
-        validation_features.rows(validation.image_ids)
+        validation_features.check(validation)
+        _same_source(validation_features, _source(features), f"{features.path}, to train on, those")
+    elif validation_features is not None:
+        raise ConfigError("validation features are given, and no validation split", hint="give --validation")
     if negatives is not None:
         negatives.check(dataset)
+        if negatives.shortlist is not None:
+            raise ConfigError(
+                f"{negatives.name} is a cascade: each direction has an order of its own, no one score a pair",
+                hint="use its first stage",
+            )
     inputs = {
         "features": features.fingerprint,
-        "validation": None if validation is None else validation.fingerprint,
-        "negatives": None if negatives is None else f"{negatives.info.model} {negatives.info.fingerprint}",
+        "validation_features": None if validation_features is None else validation_features.fingerprint,
+        "negatives": None if negatives is None else _identity(negatives),
     }
-    arguments, last = begin(
-        dataset, config, out, validates=validation is not None, resume=resume, inputs=inputs
-    )
-    arguments._n_gpu = min(
-        1, arguments.n_gpu
-    )  # torchrun for more: DataParallel would tear a batch's pairs apart
+    arguments, last = begin(dataset, config, out, validation=validation, resume=resume, inputs=inputs)
+    # DataParallel would tear a batch's pairs apart, and only this attribute keeps the Trainer from it.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     start = config.model
     if config.scratch is not None:
         start = str(out / "scratch")
@@ -121,7 +128,10 @@ def train_lxmert(
             )
     if config.dropout is not None:
         _set_dropout(matcher, config.dropout)
-    length = caption_limit(matcher, tokenizer) or matcher.config.max_position_embeddings
+    _same_source(features, getattr(matcher.config, "region_features", {}), f"{start} was trained on those")
+    matcher.config.region_features = _source(features)
+    length = caption_limit(matcher, tokenizer)
+    assert length is not None  # an LXMERT has positions
     tokens = Tokens(tokenizer, dataset.captions, length)
     true = TruePairs(dataset)
     hard = None if negatives is None else hard_negatives(negatives, dataset, depth=config.hard_depth)
@@ -168,9 +178,29 @@ def _pairs(
 def _part(validation: Dataset, config: LxmertTrainConfig) -> Dataset:
     if config.validation_images is not None:
         validation = validation.subset(range(min(config.validation_images, validation.n_images)))
-    if config.validation_captions is not None:
+    if config.validation_captions is not None and validation.n_images:
         validation = validation.first_captions(config.validation_captions)
     return validation
+
+
+def _identity(run: Run) -> str:
+    # A scored Run is known by its plan, an imported one by its day.
+    made = run.info.notes.get("plan") or run.info.created
+    return f"{run.info.model} {run.info.revision} {run.info.fingerprint} {made}"
+
+
+def _source(features: FeatureStore) -> dict[str, str | None]:
+    return features.info.model_dump(include={"extractor", "weights", "colour"})
+
+
+def _same_source(features: FeatureStore, seen: Mapping[str, str | None], of: str) -> None:
+    # What is unknown on either side is no difference.
+    for key, value in _source(features).items():
+        if None not in (value, seen.get(key)) and value != seen[key]:
+            raise ConfigError(
+                f"{features.path} has features of {key} {value}, {of} of {seen[key]}",
+                hint=f"extract with {seen['extractor']}",
+            )
 
 
 def _set_dropout(matcher: LxmertMatcher, dropout: float) -> None:
@@ -188,4 +218,4 @@ def _validate(
     ids = tokenizer(list(data.captions), truncation=True, max_length=length, padding=False)["input_ids"]
     scorer = PairScorer(matcher, info, ids, data.image_ids, features, memory=MEMORY)
     scores = scorer.score_block(np.arange(data.n_images), np.arange(data.n_captions))
-    return recall(rank_scores(scores, data.positives))
+    return recall(rank_scores(scores, data.positives, empty="exclude"))

@@ -19,7 +19,6 @@ __all__ = ["HardNegatives", "TruePairs", "hard_negatives"]
 IntArray = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.integer[Any]] | np.integer[Any] | int
 TILE = 2048  # images and captions scored at a time: 16 MB
-SPARE = 32  # kept beyond the depth, as true pairs are sorted out at the end
 
 
 class TruePairs:
@@ -48,6 +47,16 @@ class TruePairs:
         found: npt.NDArray[np.bool_] = self._pairs[at] == wanted
         return found
 
+    def block(self, images: range, captions: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether each of adjacent images and each of some captions are a true pair, (len(images), len(captions))."""
+        texts, column = np.unique(self._text[captions], return_inverse=True)
+        ends = np.searchsorted(self._pairs, np.array([images.start, images.stop]) * self._texts)
+        image, text = np.divmod(self._pairs[slice(*ends)], self._texts)
+        here = np.isin(text, texts)
+        true = np.zeros((len(images), len(texts)), np.bool_)
+        true[image[here] - images.start, np.searchsorted(texts, text[here])] = True
+        return true[:, column]
+
 
 @dataclass(frozen=True)
 class HardNegatives:
@@ -65,7 +74,7 @@ class HardNegatives:
 def hard_negatives(run: Run, dataset: Dataset, *, depth: int = 20, tile: int = TILE) -> HardNegatives:
     """What a Run confuses: each image's best scored wrong captions, each caption's best scored wrong images.
 
-    Pairs without a score (NaN, after a cascade) are no negatives.
+    Pairs without a score (NaN) are no negatives.
 
     Args:
         run: scores of the training data set, such as a dual encoder's.
@@ -74,28 +83,23 @@ def hard_negatives(run: Run, dataset: Dataset, *, depth: int = 20, tile: int = T
         tile: images and captions scored at a time.
 
     Raises:
-        RunError: the Run belongs to another data set.
+        RunError: the Run belongs to another data set, or is a cascade.
     """
     run.check(dataset)
-    kept = depth + SPARE
-    by_image = _Best(dataset.n_images, kept)
-    by_caption = _Best(dataset.n_captions, kept)
+    true = TruePairs(dataset)
+    by_image = _Best(dataset.n_images, depth)
+    by_caption = _Best(dataset.n_captions, depth)
     tops = range(0, dataset.n_images, tile)
     for top in track(tops, total=dataset.n_images, description="hard negatives", unit="images", step=tile):
-        images = np.arange(top, min(top + tile, dataset.n_images))
+        rows = range(top, min(top + tile, dataset.n_images))
+        images = np.array(rows)
         for left in range(0, dataset.n_captions, tile):
             captions = np.arange(left, min(left + tile, dataset.n_captions))
             scores = run.block(images, captions)
-            scores = np.where(np.isnan(scores), -np.inf, scores)
+            scores = np.where(np.isnan(scores) | true.block(rows, captions), -np.inf, scores)
             by_image.merge(images, captions, scores)
             by_caption.merge(captions, images, scores.T)
-    true = TruePairs(dataset)
-    wrong_captions, wrong_images = by_image.items, by_caption.items
-    images_of, captions_of = np.arange(dataset.n_images)[:, None], np.arange(dataset.n_captions)[:, None]
-    return HardNegatives(
-        _wrong(wrong_captions, true(images_of, wrong_captions), depth),
-        _wrong(wrong_images, true(wrong_images, captions_of), depth),
-    )
+    return HardNegatives(by_image.items, by_caption.items)
 
 
 class _Best:
@@ -117,10 +121,3 @@ class _Best:
         order = np.lexsort((items, -scores))[:, :kept]
         self.items[queries] = np.take_along_axis(items, order, 1)
         self.scores[queries] = np.take_along_axis(scores, order, 1)
-
-
-def _wrong(items: npt.NDArray[np.int32], true: npt.NDArray[np.bool_], depth: int) -> npt.NDArray[np.int32]:
-    # Without the true ones (and the unused places), closed up.
-    items = np.where(true, -1, items)
-    order = np.argsort(items < 0, axis=1, kind="stable")[:, :depth]
-    return np.take_along_axis(items, order, 1)

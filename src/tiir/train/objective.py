@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tiir.models.factored import Side, cross, encode_captions, encode_images
+from tiir.models.factored import Side, cross_padded, encode_captions, encode_images
 from tiir.train.config import LxmertTrainConfig
 from tiir.train.losses import binary_loss, hinge_loss, infonce_loss
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Matching"]
 
-CHUNK = 64  # pairs that go through the cross layers together, of similar length
+CHUNK = 64  # pairs that go through the cross layers together: on a CPU, activations that stay in the cache
+WIDE_CHUNK = 1024  # elsewhere: work for all of a GPU
 
 
 class Matching(nn.Module):
@@ -80,39 +81,19 @@ class Matching(nn.Module):
         return loss + infonce_loss(scores, owner, scale=self.settings.scale, true=true | ~wanted)
 
     def _score(self, images: Side, captions: Side, image: Tensor, caption: Tensor) -> Tensor:
-        # Pairs of similar length together: little padding, and activations that stay in the cache.
-        assert captions.mask is not None
-        lengths = captions.mask.sum((1, 2, 3))  # (M,)
-        order = lengths[caption].argsort(stable=True)
-        pooled = []
-        for chunk in torch.split(order, CHUNK):
-            short = _cut(captions, int(lengths[caption[chunk]].max()))
-            pooled.append(cross(self.matcher.lxmert, images, short, image[chunk], caption[chunk]))
-        # In float32 also under autocast: bfloat16 knows about 250 different scores.
-        with torch.autocast(image.device.type, enabled=False):
-            scores = self.matcher.head(torch.cat(pooled).float())  # (P,)
-        return torch.empty_like(scores).index_put((order,), scores)
+        chunk = CHUNK if image.device.type == "cpu" else WIDE_CHUNK
+        pooled = cross_padded(self.matcher.lxmert, images, captions, image, caption, chunk=chunk)  # (P, h)
+        return self.matcher.head(pooled)  # (P,)
 
     def _similarity(self, images: Side, captions: Side) -> Tensor:
         assert captions.mask is not None
         words = captions.mask[:, 0, 0, :, None]  # (M, T, 1)
         told = (captions.states * words).sum(1) / words.sum(1)  # (M, h)
         seen, told = self.project_image(images.states.mean(1)), self.project_caption(told)
-        scale = self.log_scale.clamp(max=math.log(100)).exp()
+        # The parameter is clamped, not the scale: beyond the limit the scale would have no gradient to come back by.
+        self.log_scale.data.clamp_(max=math.log(100))
         cosine: Tensor = F.normalize(seen.float(), dim=-1) @ F.normalize(told.float(), dim=-1).T
-        return scale * cosine
-
-
-def _cut(captions: Side, length: int) -> Side:
-    # The first tokens only: those beyond are padding.
-    assert captions.mask is not None
-    return Side(
-        captions.states[:, :length],
-        captions.queries[:, :, :length],
-        captions.keys[:, :, :length],
-        captions.values[:, :, :length],
-        captions.mask[..., :length],
-    )
+        return self.log_scale.exp() * cosine
 
 
 def _rivals(close: Tensor, owner: Tensor, true: Tensor, number: int) -> Tensor:

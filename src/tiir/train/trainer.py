@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from tiir.train.pairs import Turns
 __all__ = ["RecallTrainer", "begin", "run"]
 
 HOLDS = {"dataset.json": "data set", "run.json": "Run", "config.json": "model"}
+# Keys of `training` that a resumed training may change: they decide what is shown, not what is learnt.
+SHOWN = ("logging_", "log_", "report_to", "disable_tqdm", "run_name")
 
 
 def begin(
@@ -30,7 +32,7 @@ def begin(
     config: TrainConfig | LxmertTrainConfig,
     out: Path,
     *,
-    validates: bool,
+    validation: Dataset | None,
     resume: bool,
     inputs: Mapping[str, str | None] | None = None,
 ) -> tuple[TrainingArguments, str | None]:
@@ -40,7 +42,7 @@ def begin(
         dataset: to train on.
         config: its `training` becomes the TrainingArguments.
         out: the model's directory; `out/training.json` records what a resumed training must share.
-        validates: whether there is a validation split.
+        validation: to choose the best model on, or None.
         resume: continue from the last whole checkpoint in `out`.
         inputs: further inputs that a resumed training must share, by name: fingerprints.
 
@@ -50,12 +52,16 @@ def begin(
     Raises:
         MissingExtraError: accelerate is not installed.
         ConfigError: a wrong training argument, `out` holds something else, or was begun differently.
-        DataError: no captions to train on.
+        DataError: no captions to train on, or to validate on.
     """
     if find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train")
     if not dataset.n_captions:
         raise DataError(f"{dataset!r} has no captions to train on")
+    if validation is not None and not validation.n_captions:
+        raise DataError(
+            f"the validation split, {validation!r}, has no captions", hint="give another --validation"
+        )
     last = _last_checkpoint(out / "checkpoints")
     if last and not resume:
         raise ConfigError(
@@ -65,19 +71,24 @@ def begin(
     held = next((name for name in HOLDS if (out / name).exists()), None)
     if held and not last:
         raise ConfigError(f"{out} already holds a {HOLDS[held]}", hint="choose another --out")
-    arguments = training_arguments(config, out / "checkpoints", validates=validates)
-    record = {"config": config.model_dump(), "dataset": dataset.fingerprint, **(inputs or {})}
+    arguments = training_arguments(config, out / "checkpoints", validates=validation is not None)
+    record = {
+        "config": config.model_dump(mode="json"),
+        "dataset": dataset.fingerprint,
+        "validation": None if validation is None else validation.fingerprint,
+        **(inputs or {}),
+    }
     if last is None:
         if arguments.process_index == 0:
             write_json(out / "training.json", record)
     else:
         begun = read_json(out / "training.json", error=ConfigError)
-        for key, value in record.items():
-            if begun.get(key) != value:
-                raise ConfigError(
-                    f"{out} was begun with another {key}",
-                    hint="resume with the same, or choose another --out",
-                )
+        # What an earlier version did not record counts as the same.
+        for key, before, now in _differences({**record, **begun}, record):
+            raise ConfigError(
+                f"{out} was begun with another {key}: {before!r}, now it is {now!r}",
+                hint="resume with the same, or choose another --out",
+            )
     set_seed(arguments.seed)
     return arguments, last
 
@@ -113,7 +124,7 @@ class RecallTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Recalls, logged and told to the callbacks."""
+        """Recalls, logged and told to the callbacks; under torchrun each process computes them all."""
         assert self.validate is not None
         module = self.accelerator.unwrap_model(self.model)
         module.eval()
@@ -133,6 +144,7 @@ def run(trainer: RecallTrainer, last: str | None, out: Path, save: Callable[[], 
         save()
         history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
         write_json(out / "history.json", history)
+    trainer.accelerator.wait_for_everyone()  # when any process returns, the model is there
     return out
 
 
@@ -147,10 +159,15 @@ def training_arguments(
         validates: whether there is a validation split.
 
     Raises:
-        ConfigError: unknown keys, wrong values, or early stopping without a validation split.
+        ConfigError: unknown keys, wrong values, or evaluations without a validation split.
     """
-    if config.early_stopping is not None and not validates:
-        raise ConfigError("early_stopping needs a validation split", hint="give --validation")
+    if not validates:
+        asked = {"early_stopping": config.early_stopping} | {
+            f"training.{key}": config.training.get(key) for key in ("eval_strategy", "eval_on_start")
+        }
+        for key, value in asked.items():
+            if value not in (None, False, "no"):
+                raise ConfigError(f"{key} needs a validation split", hint="give --validation")
     defaults: dict[str, Any] = {
         "save_strategy": "epoch",
         "eval_strategy": "epoch" if validates else "no",
@@ -177,10 +194,23 @@ def training_arguments(
                 f"unknown key training.{key}", hint="the keys are those of transformers.TrainingArguments"
             )
         given[key] = _number(key, value, fields[key].default)
+    if not 0 <= given.get("seed", 0) < 2**32:
+        raise ConfigError(f"training.seed is {given['seed']}", hint="from 0 to 4294967295")
     try:
         return TrainingArguments(**{**defaults, **given, **ours})
     except (TypeError, ValueError) as problem:
         raise ConfigError(f"training: {problem}") from None
+
+
+def _differences(begun: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    # The values that differ, by dotted name.
+    if not (isinstance(begun, dict) and isinstance(now, dict)):
+        if begun != now:
+            yield name, begun, now
+        return
+    for key in {**begun, **now}:
+        if not (name == "config.training" and key.startswith(SHOWN)):
+            yield from _differences(begun.get(key), now.get(key), f"{name}.{key}" if name else key)
 
 
 def _number(key: str, value: Any, default: Any) -> Any:

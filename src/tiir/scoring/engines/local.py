@@ -18,6 +18,7 @@ from tiir.scoring.tiles import Tiles
 
 __all__ = ["Team", "run_tiles", "team"]
 
+Flags = npt.NDArray[np.bool_]
 TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -41,17 +42,32 @@ class Team:
         Raises:
             RunError: one of them failed.
         """
+        self.told(np.zeros(1, bool))
+
+    def told(self, flags: Flags) -> Flags:
+        """What process 0 gives here, in all processes, once all are here.
+
+        Args:
+            flags: bool (n,); of the others only n counts.
+
+        Raises:
+            RunError: one of them failed.
+        """
         if self.group is None:
-            return
+            return flags
+        import torch
         import torch.distributed as dist
 
+        shared = torch.from_numpy(flags.astype(np.uint8))
         try:
+            dist.broadcast(shared, src=0, group=self.group)
             dist.barrier(group=self.group)
         except RuntimeError as problem:
             raise RunError(
                 f"process {self.rank} of {self.size} stops: another one failed",
                 hint="its own message says why; finished tiles stay, --resume goes on",
             ) from problem
+        return shared.numpy().astype(bool)
 
 
 @contextmanager
@@ -78,31 +94,28 @@ def team() -> Iterator[Team]:
 def run_tiles(
     tiles: Tiles,
     keys: Sequence[str],
+    missing: npt.NDArray[np.int64],
     compute: Callable[[int], npt.NDArray[Any]],
     *,
     weights: Sequence[int],
     unit: str = "pairs",
     team: Team | None = None,
-) -> int:
-    """Compute this process's share of the tiles that are not there yet.
+) -> None:
+    """Compute this process's share of the missing tiles.
 
     Args:
         tiles: where they lie.
         keys: name of each tile.
+        missing: the tiles to compute, the same in all processes; neighbours cost about the same.
         compute: gives tile n.
-        weights: work of each tile, counted in `unit` (for the progress bar and the result).
+        weights: work of each tile, counted in `unit` (for the progress bar).
         unit: such as "pairs".
-        team: the processes that share; tile n is of process n modulo their number.
-
-    Returns:
-        The work done.
+        team: the processes that share: each takes every `team.size`-th of the missing.
     """
     team = team or Team()
-    there = tiles.keys()
-    mine = [n for n in range(team.rank, len(keys), team.size) if keys[n] not in there]
-    total = int(np.sum([weights[n] for n in mine], initial=0))
+    mine = missing[team.rank :: team.size].tolist()
+    total = sum(weights[n] for n in mine)
     step = max((weights[n] for n in mine), default=1)
     bar = track(mine, total=total, description="scoring", unit=unit, step=step) if team.rank == 0 else mine
     for n in bar:
         tiles.put(keys[n], compute(n))
-    return total
