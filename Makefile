@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## Build .venv from pyproject.toml and constraints.txt
 
-demo: install  ## Prepare Scenes, score it with the small CLIP, print recall, draw what it retrieves
+demo: install  ## Prepare Scenes, score it with small models, re-rank, print recall, draw what is retrieved
 	$(BIN)/tiir demo --out $(OUT) --overwrite
 
 test: install lint  ## Lint, types and every test

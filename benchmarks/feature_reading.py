@@ -10,6 +10,9 @@ the other. The rivals read an open h5py file, a group an image:
     study     what the original study's data set returned: the HDF5 datasets themselves, which the Trainer's collator
               turns into tensors by torch.tensor([...])
 
+"training" is the store as `tiir train lxmert` reads it: the training collator on batches of 64 (image, caption) pairs,
+captions' token ids and masks included; its samples are the images that it reads.
+
 Rounds alternate; the medians count. The files take 0.75 MB an image. The store in float16 is shown too:
 half the bytes, not quite the same numbers.
 """
@@ -30,8 +33,13 @@ import h5py
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+from transformers import BertTokenizer
 
+from tiir.data.dataset import Dataset as Captioned
 from tiir.features import FeatureInfo, FeatureStore
+from tiir.train.negatives import TruePairs
+from tiir.train.pairs import Turns
+from tiir.train.regions import BinaryPairs, RegionCollator, Tokens
 
 REGIONS, WIDTH = 36, 2048
 
@@ -106,14 +114,28 @@ def samples(data: Any, order: list[int]) -> float:
     return 1000 * (time.perf_counter() - start) / len(order)
 
 
+def in_training(store: FeatureStore) -> tuple[BinaryPairs, RegionCollator]:
+    """As `tiir train lxmert` sets it up, one caption of ten words an image."""
+    n = len(store)
+    captions = [" ".join(str(i % p) for p in (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)) for i in range(n)]
+    dataset = Captioned("random", "train", store.image_ids, store.image_ids, captions, np.arange(n))
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(str, range(31))])}
+    tokens = Tokens(BertTokenizer(vocab=words), captions, 32)
+    true = TruePairs(dataset)
+    return BinaryPairs(dataset, true, Turns(dataset)), RegionCollator(dataset, store, tokens, true)
+
+
 def through_loader(data: Any, order: list[int], workers: int) -> float:
     """Milliseconds a sample in batches of 64 from a DataLoader, after its first batch."""
-    collate = (lambda batch: batch) if isinstance(data, FromStore) else None  # a batch comes whole
+    collate: Any = (lambda batch: batch) if isinstance(data, FromStore) else None  # a batch comes whole
+    if isinstance(data, tuple):
+        data, collate = data
     loader = DataLoader(data, batch_size=64, sampler=order, num_workers=workers, collate_fn=collate)
     batches = iter(loader)
     next(batches)
     start, seen = time.perf_counter(), 0
-    for regions, boxes in batches:
+    for batch in batches:
+        regions, boxes = (batch["regions"], batch["boxes"]) if isinstance(batch, dict) else batch
         assert boxes.shape[1:] == (REGIONS, 4)
         seen += len(regions)
     return 1000 * (time.perf_counter() - start) / seen
@@ -131,7 +153,7 @@ def main() -> None:
         store, groups, ids = write(Path(folder), options.images)
         half = Path(folder) / "half.h5"
         convert_to_half(store, half)
-        data = {
+        data: dict[str, Any] = {
             "store": FromStore(store, ids),
             "groups, arrays": FromGroups(groups, ids),
             "groups, study": FromGroups(groups, ids, as_study=True),
@@ -140,6 +162,7 @@ def main() -> None:
             for other in list(data.values())[1:]:
                 assert all(torch.equal(a, b) for a, b in zip(data["store"][i], other[i], strict=True))
         data["store, float16"] = FromStore(half, ids)
+        data["training"] = in_training(FeatureStore.open(store))
         sizes = ", ".join(
             f"{path.name} {path.stat().st_size / 1e6:,.0f} MB" for path in (store, groups, half)
         )
@@ -167,10 +190,14 @@ def compare(
     spent: dict[str, list[float]] = {name: [] for name in data}
     for order in orders:
         for name, source in data.items():
+            if name == "training" and way is samples:
+                continue  # it makes batches only
             few = order[:256] if "study" in name else order  # it is slow, and even so well measured
             spent[name].append(way(source, few))
     print(title)
     for name, times in spent.items():
+        if not times:
+            continue
         ratio = statistics.median(b / a for a, b in zip(spent["store"], times, strict=True))
         print(f"  {name:<16}{statistics.median(times):8.3f} ms a sample   {ratio:7.1f}x the store's time")
 

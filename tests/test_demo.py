@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tiir.data.dataset import Dataset
+from tiir.demo import DEPTHS
 from tiir.metrics.evaluate import evaluate
 from tiir.scoring.run import Run
 
@@ -20,14 +21,42 @@ def test_the_demo_runs_the_whole_main_job(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tiir", "demo", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "scenes/test, own: 1,000 images x 5,000 captions" in " ".join(done.stdout.split())
-    run = Run.load(out / "scenes-clip")
-    result = evaluate(run, Dataset.load(out / "scenes"))
-    assert f"{result.values['t2i_R@1']:.2f}" in done.stdout
-    assert result.values["t2i_R@1"] >= 20
+    text = " ".join(done.stdout.split())
+    assert "scenes/test, own: 1,000 images x 5,000 captions" in text
+    data = Dataset.load(out / "scenes")
+    names = ["scenes-clip", "scenes-lxmert", *(f"scenes-cascade-{depth}" for depth in DEPTHS)]
+    results = {name: evaluate(Run.load(out / name), data, resamples=0) for name in names}
+    first = {name: e.values["t2i_R@1"] for name, e in results.items()}
+    assert all(f"{value:.2f}" in text for value in first.values())
+    assert first["scenes-clip"] >= 20
+    assert all(first[name] > first["scenes-clip"] + 10 for name in names[1:])
+    pairs = {name: e.cross["pairs"] for name, e in results.items() if e.cross}
+    assert pairs["scenes-lxmert"] == 1000 * len(set(data.captions))
+    assert pairs["scenes-cascade-10"] < pairs["scenes-cascade-50"] < pairs["scenes-lxmert"] / 10
+    assert all(f"{n:,}" in text for n in pairs.values())
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 600
         assert len(sheet.convert("RGB").getcolors(1 << 24)) > 1000
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
     assert "already holds a demo" in again.stderr
+
+
+def test_a_model_of_the_users_is_not_replaced(tmp_path: Path) -> None:
+    from tiir.demo import run_demo
+    from tiir.errors import ConfigError
+
+    theirs = tmp_path / "clip-model" / "training.json"
+    theirs.parent.mkdir()
+    theirs.write_text("{}")
+    with pytest.raises(ConfigError, match="already holds a demo"):
+        run_demo(tmp_path, train=True)
+    assert theirs.read_text() == "{}"
+
+
+def test_the_packaged_models_are_small() -> None:
+    from importlib.resources import files
+
+    assets = files("tiir") / "assets"
+    weights = [assets / name / "model.safetensors" for name in ("scenes-clip", "scenes-lxmert")]
+    assert sum(Path(str(path)).stat().st_size for path in weights) < 4_000_000

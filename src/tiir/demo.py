@@ -48,7 +48,13 @@ def run_demo(
 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
-    if (out / "scenes-clip" / "run.json").exists() and not overwrite:
+    made = (
+        "scenes/dataset.json",
+        "scenes-clip/run.json",
+        "clip-model/training.json",
+        "lxmert-model/training.json",
+    )
+    if not overwrite and any((out / name).exists() for name in made):
         raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
     say("preparing Scenes: 1,000 drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"
@@ -87,6 +93,8 @@ def run_demo(
 def train_demo_models(out: Path, *, say: Say = lambda text: None) -> tuple[Path, Path]:
     """Train the small CLIP and the small LXMERT by their recipes, on freshly drawn training scenes.
 
+    Earlier ones in `out` are replaced.
+
     Args:
         out: directory to write `scenes-train/`, `scenes-val/`, their regions, `clip-model/` and `lxmert-model/` into.
         say: called with a line before each step.
@@ -107,7 +115,7 @@ def train_demo_models(out: Path, *, say: Say = lambda text: None) -> tuple[Path,
         regions[split] = scenes_features(data[split], out / f"scenes-{split}.h5", overwrite=True)
     places = out / "clip-model", out / "lxmert-model"
     for place in places:
-        if (place / "training.json").exists():  # an earlier demo's, which the caller agreed to replace
+        if (place / "training.json").exists():  # an earlier demo's
             shutil.rmtree(place)
     with as_file(files("tiir") / "assets") as assets:
         clip = read_config(assets / "scenes-clip.yaml", TrainConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError
 from tiir.features.ids import bare_id, match_ids
-from tiir.features.readers import convert, detect
+from tiir.features.readers import _READERS, convert, detect
 
 N, R, D = 4, 3, 8
 SIZE = (500, 333)  # width, height
@@ -180,6 +181,22 @@ def test_a_cut_off_tsv_names_the_image_and_line(tmp_path: Path) -> None:
     path.write_bytes(raw)
     store = convert(path, tmp_path / "store.h5", resume=True)
     np.testing.assert_array_equal(store.regions, features()[0])
+
+
+def test_finding_the_ids_of_a_tsv_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    path = tmp_path / "x.tsv"
+    path.write_bytes(b"".join(b"%d\t%s\n" % (i, b"x" * 600_000) for i in range(5)) + b"\n6")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert _READERS["tsv"].ids(path) == ["0", "1", "2", "3", "4", "6"]
+    said = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert "finding images" in said
+    assert "MB" in said
 
 
 def test_a_tsv_of_other_numbers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, RanksError, RunError
 from tiir.features.store import FeatureStore
-from tiir.scoring.cascade import remix, rerank, shortlists
+from tiir.scoring.cascade import check_all_pairs, remix, rerank, shortlists
+from tiir.scoring.cross import score_cross
 from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.shortlist import Shortlist
 
@@ -92,6 +94,12 @@ def test_the_mix_is_a_weighted_sum_of_standardised_scores(
     alone = remix(run, 1.0)
     assert np.array_equal(alone.shortlist.final, short.score)  # type: ignore[union-attr]
     assert (alone.info.notes["mix"], alone.info.notes["order"]) == (1, "cross encoder")
+    n = len(fake.scored)
+    again(pairs_data, first, fake, tmp_path / "run", mix=0.5, resume=True)
+    assert len(fake.scored) == n  # the same scores, ordered anew
+    saved = Run.load(tmp_path / "run")
+    assert (saved.info.notes["mix"], saved.shortlist.mix) == (0.5, 0.5)  # type: ignore[union-attr]
+    assert saved.info.notes["order"].startswith("0.5 z(first stage)")
     with pytest.raises(RunError, match="no cascade"):
         remix(first, 0.5)
     with pytest.raises(RunError, match="mix of 2"):
@@ -109,8 +117,9 @@ def test_a_failure_leaves_its_tiles_to_resume_from(
     with pytest.raises(RunError, match="depth 5, now it is 6"):
         again(pairs_data, first, fake, tmp_path / "run", depth=6, resume=True)
     n = len(fake.scored)
-    again(pairs_data, first, fake, tmp_path / "run", resume=True)
+    again(pairs_data, first, fake, tmp_path / "run", mix=0.5, resume=True)  # scores know nothing of the mix
     assert len(fake.scored) - n < failed
+    again(pairs_data, first, fake, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "shortlist.npz").read_bytes() == (
         tmp_path / "whole" / "shortlist.npz"
     ).read_bytes()
@@ -118,6 +127,55 @@ def test_a_failure_leaves_its_tiles_to_resume_from(
     with pytest.raises(RunError, match="made otherwise"):
         again(pairs_data, other, fake, tmp_path / "run", resume=True)
     assert whole.info.notes["plan"] == Run.load(tmp_path / "run").info.notes["plan"]
+
+
+def test_a_tile_touches_few_images(
+    pairs_data: Path, first: Run, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiir.scoring.cascade.BLOCK", 8)
+    touched, bind = [], fake.bind
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        bound = bind(*arguments, **options)
+
+        def score_pairs(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+            touched.append(set((images // 8).tolist()))
+            assert (np.diff(texts[images // 8 == images[0] // 8]) >= 0).all()  # by length
+            return bound.score_pairs(images, texts)
+
+        return SimpleNamespace(score_block=bound.score_block, score_pairs=score_pairs)
+
+    monkeypatch.setattr(fake, "bind", counting, raising=False)
+    short = again(pairs_data, first, fake, tmp_path / "run", tile=20).shortlist
+    assert max(map(len, touched)) == 2
+    assert set().union(*touched) == {0, 1, 2, 3}
+    data = Dataset.load(pairs_data / "data")
+    assert short is not None
+    pairs = zip(short.image, short.caption, strict=True)
+    expected = [fake.score(data.image_ids[i], data.captions[c]) for i, c in pairs]
+    assert np.array_equal(short.score, np.array(expected, np.float32))
+
+
+def test_only_the_same_model_over_all_pairs_is_compared(
+    pairs_data: Path, first: Run, fake: Any, tmp_path: Path
+) -> None:
+    data, store = Dataset.load(pairs_data / "data"), FeatureStore.open(pairs_data / "features.h5")
+    full = score_cross(fake, data, pairs_data / "data", store, tmp_path / "all")
+    check_all_pairs(full, fake.info, store)
+
+    def changed(**facts: Any) -> Run:
+        return replace(full, info=full.info.model_copy(update=facts))
+
+    cascade = again(pairs_data, first, fake, tmp_path / "cascade", depth=60)
+    for run, message in (
+        (first, "did not score all pairs"),
+        (cascade, "did not score all pairs"),
+        (changed(revision="r1"), r"lxmert:fake \(r1\), the cascade of lxmert:fake \(r0\)"),
+        (changed(model="lxmert:other"), "is of lxmert:other"),
+        (changed(notes=full.info.notes | {"features": {"fingerprint": "x"}}), "other features"),
+    ):
+        with pytest.raises(RunError, match=message):
+            check_all_pairs(run, fake.info, store)
 
 
 def test_what_cannot_be_re_ranked(pairs_data: Path, first: Run, fake: Any, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from tiir.features.store import FeatureInfo, FeatureStore
 from tiir.models import load
 from tiir.scoring.cross import score_cross
 from tiir.scoring.run import Run
+from tiir.scoring.work import _duration
 
 
 def score(folder: Path, model: Any, out: Path, **options: Any) -> Run:
@@ -41,7 +44,7 @@ def test_every_pair_once_and_in_its_place(pairs_data: Path, fake: Any, tmp_path:
     notes = run.info.notes
     assert (notes["pairs"], notes["share"], notes["features"]["extractor"]) == (30 * distinct, 100, "noise")
     assert notes["truncated_captions"] == sum(len(text.split()) > 6 for text in set(data.captions)) > 0
-    probed = 4 * 16
+    probed = 2 * 4 * 16  # the first block makes ready
     assert len(fake.scored) == 30 * distinct + probed
     run.check(data)
 
@@ -75,6 +78,48 @@ def test_a_failure_leaves_its_tiles_to_resume_from(pairs_data: Path, fake: Any, 
     whole = score(pairs_data, fake, tmp_path / "whole")
     assert (tmp_path / "run" / "scores.npy").read_bytes() == (tmp_path / "whole" / "scores.npy").read_bytes()
     assert np.isfinite(whole.scores).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [7.0, 1000.0])
+def test_the_rate_is_measured_when_all_is_ready(
+    pairs_data: Path, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    now, bind = [0.0], fake.bind
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        bound, first = bind(*arguments, **options), [30.0]  # seconds
+
+        def score_block(images: Any, texts: Any) -> Any:
+            now[0] += len(images) * len(texts) / rate + (first.pop() if first else 0)
+            return bound.score_block(images, texts)
+
+        return SimpleNamespace(score_block=score_block)
+
+    monkeypatch.setattr(fake, "bind", slow, raising=False)
+    monkeypatch.setattr("tiir.scoring.work.time", SimpleNamespace(monotonic=lambda: now[0]))
+    said: list[str] = []
+    run = score(pairs_data, fake, tmp_path / "run", say=said.append)
+    pairs = run.info.notes["pairs"]
+    assert said[0].endswith(f"about {rate:,.3g} pairs a second: {_duration(pairs / rate)}")
+    assert run.info.notes["pairs_per_second"] == pytest.approx(rate, rel=0.1)
+
+
+def test_durations() -> None:
+    given = (0.1, 59, 89, 91, 5000, 6000, 200_000)
+    said = ["1 s", "59 s", "89 s", "1.5 minutes", "83.3 minutes", "1.7 hours", "2.3 days"]
+    assert [_duration(seconds) for seconds in given] == said
+
+
+def test_features_of_other_pictures_are_refused(pairs_data: Path, fake: Any, tmp_path: Path) -> None:
+    ids, info = [f"i{n}" for n in range(30)], FeatureInfo(extractor="noise")
+    hashes = [f"{n:064x}" for n in range(30)]
+    with FeatureStore.create(tmp_path / "f.h5", info, ids, 1, 8, image_sha256=hashes) as writer:
+        writer.put(np.arange(30), np.ones((30, 1, 8)), np.tile([0, 0, 1, 1], (30, 1, 1)))
+    hashes[3] = "f" * 64
+    data = replace(Dataset.load(pairs_data / "data"), image_columns={"sha256": hashes})
+    with pytest.raises(DataError, match=r"image 'i3' .* is not the picture"):
+        score_cross(fake, data, "data", FeatureStore.open(tmp_path / "f.h5"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tiir.errors import RunError
+from tiir.scoring.engines.local import Team, run_tiles
 from tiir.scoring.tiles import Tiles
 
 PLAN = {"model": "m", "batch_size": 4}
@@ -76,3 +77,27 @@ def test_tiles_of_another_plan_are_never_taken(tmp_path: Path) -> None:
     (parts / "plan.json").unlink()  # as a kill in the middle of --overwrite leaves it
     with Tiles.open(parts, PLAN | {"model": "other"}) as tiles:
         assert tiles.get("images-0") is None
+
+
+def test_tiles_of_other_processes_are_found_and_the_folder_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"pairs-{n}" for n in range(9)]
+    with Tiles.open(tmp_path / "parts", PLAN) as tiles:
+        assert tiles.keys() == set()
+        missing = np.array([0, 1, 2, 4, 5, 8])
+        shares = [[], []]  # type: ignore[var-annotated]
+        for rank, share in enumerate(shares):  # as processes of torchrun do
+            other = Tiles(tmp_path / "parts", PLAN)
+
+            def compute(n: int, share: list[int] = share) -> np.ndarray:
+                share.append(n)
+                return np.full(2, n)
+
+            run_tiles(other, keys, missing, compute, weights=[1] * 9, team=Team(rank, 2))
+        assert shares == [[0, 2, 5], [1, 4, 8]]
+        listings, glob = [], Path.glob
+        monkeypatch.setattr(Path, "glob", lambda *a: (listings.append(a), glob(*a))[1])
+        assert [tiles.get(keys[n])[0] for n in missing] == missing.tolist()  # type: ignore[index]
+        assert len(listings) == 1
+        assert tiles.get(keys[3]) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,16 +59,17 @@ def test_all_pairs_and_cascades_from_scoring_to_export(
     assert before["values"]["rsum"] != pytest.approx(full["values"]["rsum"], abs=one)
     assert all(abs(value) <= one for value in result["lost_against_all_pairs"].values())
     assert after["cross"] == {
-        "pairs": 30 * distinct, "share": 100, "depth": 60, "mix": 1, "ceiling": {"i2t": 100, "t2i": 100}
+        "pairs": 30 * distinct, "share": 100, "depth": 60, "mix": 1, "listed": {"i2t": 100, "t2i": 100}
     }  # fmt: skip
     code, out, err = tiir(*cascade, 5, "-o", tmp_path / "five", "--compare", tmp_path / "all", "--mix", 0.5)
     assert code == 0, err
-    assert "ceiling" in out
+    assert "listed" in out
+    assert "captions are longer than the model's 20 tokens" not in err
     assert "lost against all pairs" in out
     code, out, _ = tiir("evaluate", tmp_path / "first", tmp_path / "five", "--json", "--resamples", 0)
     first, five = json.loads(out)
     assert code == 0
-    assert five["cross"]["ceiling"]["t2i"] == first["values"]["t2i_R@5"] == five["values"]["t2i_R@5"]
+    assert five["cross"]["listed"]["t2i"] == first["values"]["t2i_R@5"] == five["values"]["t2i_R@5"]
     assert tiir("export", tmp_path / "five", "-f", "trec", "-o", tmp_path / "trec")[0] == 0
     lines = (tmp_path / "trec" / "t2i.run").read_text().splitlines()
     scores = [float(line.split()[4]) for line in lines if line.startswith("c0 ")]
@@ -76,6 +78,65 @@ def test_all_pairs_and_cascades_from_scoring_to_export(
     code, _, err = tiir("export", tmp_path / "five", "-f", "npz", "-o", tmp_path / "out.npz")
     assert code == 1
     assert "export it as trec" in err
+
+
+@pytest.fixture
+def first(pairs_data: Path, tmp_path: Path) -> Path:
+    data, rng = Dataset.load(pairs_data / "data"), np.random.default_rng(1)
+    a, b = (rng.normal(size=(n, 4)).astype(np.float32) for n in (data.n_images, data.n_captions))
+    info = RunInfo.about(data, pairs_data / "data", "first", protocol="own")
+    Run(info, a, b).save(tmp_path / "first")
+    return tmp_path / "first"
+
+
+def test_a_cascade_is_explored_without_scoring(
+    tiir: Tiir, pairs_data: Path, first: Path, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiir.models.load", lambda name, **options: fake)
+    out = tmp_path / "cascade"
+    rerank = ("rerank", first, "--with", "lxmert:fake", "--features", pairs_data / "features.h5", "-o", out)
+    for options, words in (
+        (("-p", "nonsense"), "no protocol 'nonsense'"),
+        (("-p", "coco-5k"), "coco"),
+        (("--compare", out), "is --out itself"),
+        (("--compare", first), "did not score all pairs"),
+    ):
+        code, _, err = tiir(*rerank, *options)
+        assert code in (1, 2)
+        assert words in err
+        assert not out.exists()
+        assert not fake.scored
+    code, shown, err = tiir(*rerank, "--depth", 5, "--mix", 0.25)
+    assert code == 0, err
+    cut = Run.load(out).info.notes["truncated_captions"]
+    assert f"{cut} captions are longer than the model's 6 tokens and were cut" in err
+    n = len(fake.scored)
+
+    evaluate = ("evaluate", first, out, "--resamples", 0)
+    code, shown, err = tiir(*evaluate, "--mix", 0, "--mix", 1)
+    assert code == 0, err
+    assert "on their shortlist" in " ".join(shown.split())
+    code, shown, _ = tiir(*evaluate, "--mix", 0, "--mix", 1, "--json")
+    before, zero, one = json.loads(shown)
+    assert [row["run"] for row in (before, zero, one)] == ["first", "cascade mix 0", "cascade mix 1"]
+    assert (before["cross"], zero["cross"]["mix"], one["cross"]["mix"]) == (None, 0, 1)
+    assert zero["values"] == before["values"] != one["values"]
+    code, shown, _ = tiir(*evaluate, "--markdown")
+    assert "| run | pairs scored | % of all | depth | mix | i2t listed | t2i listed |" in shown
+    assert f"| cascade | {Run.load(out).info.notes['pairs']:,} |" in shown
+    assert len(fake.scored) == n
+    code, _, err = tiir("evaluate", first, "--mix", 0.5)
+    assert code == 2
+    assert "--mix is for cascades" in err
+
+
+def test_a_dual_encoder_refuses_torchrun(
+    tiir: Tiir, pairs_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = tiir("score", "clip", pairs_data / "data", "-o", tmp_path / "run")
+    assert code == 2
+    assert "which one process scores" in err
 
 
 @pytest.mark.parametrize(

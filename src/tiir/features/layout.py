@@ -186,12 +186,12 @@ def _header(path: Path, file: Any) -> Header:
     hashes = [bytes(text) for text in file["image_sha256"][:]] if "image_sha256" in file else []
     if _ids_hash(raw + hashes) != file.attrs["ids_sha256"]:
         raise DataError(f"{path}: its image ids are damaged", hint=HINT)
-    regions, boxes = file["regions"], file["boxes"]
+    regions = file["regions"]
     offsets = {name: file[name].id.get_offset() for name in ("regions", "boxes", "crc32", "written")}
     if None in offsets.values():
         raise DataError(
             f"{path} was rewritten: its arrays are not contiguous",
-            hint="use the store as tiir wrote it, or `h5repack -l CONTI`",
+            hint="copy a store as it is: h5repack and its like change what lies where",
         )
     return Header(
         info=FeatureInfo.model_validate_json(file.attrs["info"]),

@@ -231,7 +231,7 @@ def locked(path: Path) -> Iterator[None]:
     with open(beside, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = beside.exists() and os.path.samestat(beside.stat(), os.fstat(file.fileno()))
+            free = os.fstat(file.fileno()).st_nlink > 0  # else its holder has just removed it
         except BlockingIOError:
             free = False
         except OSError:  # a file system without locks: better unguarded than no store at all
@@ -243,4 +243,4 @@ def locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            beside.unlink(missing_ok=True)  # while it is held: who waits with this file finds that it is gone
+            beside.unlink(missing_ok=True)

@@ -64,7 +64,7 @@ class Work:
         kind: what is scored, part of the plan.
 
     Raises:
-        DataError: the data set is empty, or `features` lack an image of it.
+        DataError: the data set is empty, or `features` lack an image of it or show other pictures.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Work:
     ) -> None:
         if not dataset.n_images or not dataset.n_captions:
             raise DataError(f"{dataset!r} is empty", hint="there is nothing to score")
+        features.check(dataset)
         self.started, self.out, self.model = time.monotonic(), Path(out), model
         self.dataset, self.dataset_path, self.features = dataset, dataset_path, features
         self.texts = Texts(dataset, model)

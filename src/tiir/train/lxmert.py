@@ -194,11 +194,13 @@ def _source(features: FeatureStore) -> dict[str, str | None]:
 
 
 def _same_source(features: FeatureStore, seen: Mapping[str, str | None], of: str) -> None:
-    # What is unknown on either side is no difference.
-    for key, value in _source(features).items():
-        if None not in (value, seen.get(key)) and value != seen[key]:
+    # What is unknown on either side is no difference; the same weights may have several names.
+    source = _source(features)
+    weights = source["weights"] and seen.get("weights")
+    for key in ("weights" if weights else "extractor", "colour"):
+        if None not in (source[key], seen.get(key)) and source[key] != seen[key]:
             raise ConfigError(
-                f"{features.path} has features of {key} {value}, {of} of {seen[key]}",
+                f"{features.path} has features of {key} {source[key]}, {of} of {seen[key]}",
                 hint=f"extract with {seen['extractor']}",
             )
 
