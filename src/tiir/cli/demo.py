@@ -16,7 +16,7 @@ def demo_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path("demo"),
     train: Annotated[
         bool,
-        typer.Option("--train", help="Train both small models again first (about 40 minutes on 2 cores)."),
+        typer.Option("--train", help="Train both small models again first (about half an hour on 2 cores)."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
