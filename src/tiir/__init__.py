@@ -7,19 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
+    from tiir.features.store import FeatureStore
     from tiir.metrics.evaluate import evaluate
     from tiir.models import load
+    from tiir.scoring.cascade import rerank
+    from tiir.scoring.cross import score_cross
     from tiir.scoring.dense import score_dual
     from tiir.scoring.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "Run", "__version__", "evaluate", "load", "score_dual"]
+__all__ = [
+    "Dataset",
+    "FeatureStore",
+    "Run",
+    "__version__",
+    "evaluate",
+    "load",
+    "rerank",
+    "score_cross",
+    "score_dual",
+]
 
 _HOME = {
     "Dataset": "tiir.data.dataset",
+    "FeatureStore": "tiir.features.store",
     "Run": "tiir.scoring.run",
     "evaluate": "tiir.metrics.evaluate",
     "load": "tiir.models",
+    "rerank": "tiir.scoring.cascade",
+    "score_cross": "tiir.scoring.cross",
     "score_dual": "tiir.scoring.dense",
 }
 
