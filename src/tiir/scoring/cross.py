@@ -22,8 +22,9 @@ __all__ = ["score_cross"]
 
 FloatArray = npt.NDArray[np.float32]
 
-TILE = {"cpu": (64, 256)}  # images and captions of a tile: within a minute of work,
-GPU_TILE = (256, 512)  # and few enough files
+# Images and captions of a tile: minutes of LXMERT-base, which a kill may cost; each tile encodes both sides anew.
+TILE = {"cpu": (256, 64)}
+GPU_TILE = (256, 512)
 
 
 def score_cross(
