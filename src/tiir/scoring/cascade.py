@@ -28,6 +28,7 @@ __all__ = ["check_all_pairs", "remix", "rerank", "shortlists"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+BLOCK = 700  # images that a tile touches, or twice as many: it encodes each again
 TILE, GPU_TILE = 1 << 14, 1 << 17  # pairs of a tile: minutes of LXMERT-base, which a kill may cost
 
 
