@@ -24,15 +24,15 @@ def test_the_demo_runs_the_whole_main_job(tmp_path: Path) -> None:
     text = " ".join(done.stdout.split())
     assert "scenes/test, own: 1,000 images x 5,000 captions" in text
     data = Dataset.load(out / "scenes")
-    names = ["scenes-clip", "scenes-lxmert", *(f"scenes-cascade-{depth}" for depth in DEPTHS)]
+    names = ["clip", "lxmert", *(f"cascade-{depth}" for depth in DEPTHS)]
     results = {name: evaluate(Run.load(out / name), data, resamples=0) for name in names}
     first = {name: e.values["t2i_R@1"] for name, e in results.items()}
     assert all(f"{value:.2f}" in text for value in first.values())
-    assert first["scenes-clip"] >= 20
-    assert all(first[name] > first["scenes-clip"] + 10 for name in names[1:])
+    assert first["clip"] >= 20
+    assert all(first[name] > first["clip"] + 10 for name in names[1:])
     pairs = {name: e.cross["pairs"] for name, e in results.items() if e.cross}
-    assert pairs["scenes-lxmert"] == 1000 * len(set(data.captions))
-    assert pairs["scenes-cascade-10"] < pairs["scenes-cascade-50"] < pairs["scenes-lxmert"] / 10
+    assert pairs["lxmert"] == 1000 * len(set(data.captions))
+    assert pairs["cascade-10"] < pairs["cascade-50"] < pairs["lxmert"] / 10
     assert all(f"{n:,}" in text for n in pairs.values())
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 600

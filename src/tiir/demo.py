@@ -30,8 +30,8 @@ def run_demo(
     """Prepare 1,000 test scenes, score them with the small CLIP, with the small LXMERT, and with cascades of both.
 
     Args:
-        out: directory to write: the data set `scenes/`, its regions `scenes.h5`, the Runs `scenes-clip/`,
-            `scenes-lxmert/` (all pairs) and `scenes-cascade-DEPTH/`, `sheet.png` (with `train` also the two models
+        out: directory to write: the data set `scenes/`, its regions `scenes.h5`, the Runs `clip/`,
+            `lxmert/` (all pairs) and `cascade-DEPTH/`, `sheet.png` (with `train` also the two models
             and their data).
         train: train both models again, by the recipes they were made with, instead of using the packaged ones.
         overwrite: replace an earlier demo in `out`.
@@ -50,7 +50,7 @@ def run_demo(
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
     made = (
         "scenes/dataset.json",
-        "scenes-clip/run.json",
+        "clip/run.json",
         "clip-model/training.json",
         "lxmert-model/training.json",
     )
@@ -67,20 +67,18 @@ def run_demo(
         )
         clip, lxmert = load(str(models[0]), device="cpu"), Lxmert(str(models[1]), device="cpu")
         say("CLIP: a vector for every picture and every caption")
-        first = score_dual(clip, dataset, folder, out / "scenes-clip", overwrite=True)
+        first = score_dual(clip, dataset, folder, out / "clip", overwrite=True)
         runs = [first]
         for depth in DEPTHS:
             say(f"cascade: LXMERT re-ranks CLIP's shortlists of {depth}")
-            cascade = out / f"scenes-cascade-{depth}"
+            cascade = out / f"cascade-{depth}"
             runs.append(
                 rerank(
                     first, dataset, lxmert, regions, cascade, depth=depth, dataset_path=folder, overwrite=True
                 )
             )
         say("LXMERT: every picture with every caption")
-        runs.insert(
-            1, score_cross(lxmert, dataset, folder, regions, out / "scenes-lxmert", overwrite=True, say=say)
-        )
+        runs.insert(1, score_cross(lxmert, dataset, folder, regions, out / "lxmert", overwrite=True, say=say))
     say("counting ranks")
     evaluations = [evaluate(run, dataset) for run in runs]
     hard, easy = sample_queries(evaluations[0].ranks)
