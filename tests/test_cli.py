@@ -11,23 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiir.cli import main
-
 Tiir = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tiir(capsys: pytest.CaptureFixture[str]) -> Tiir:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

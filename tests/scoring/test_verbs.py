@@ -10,27 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiir.cli import main
 from tiir.cli.options import memory_of
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError
 from tiir.scoring.run import Run, RunInfo
 
 Tiir = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tiir(capsys: pytest.CaptureFixture[str]) -> Tiir:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.positives import Positives
-from tiir.errors import DataError
+from tiir.errors import DataError, ImageError
 from tiir.io import atomic_write, inside, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -194,6 +194,20 @@ class Dataset:
         from tiir.data.images import open_image
 
         return open_image(self.image_path(image))
+
+    def prepared_image(self, image: int) -> Image.Image:
+        """The picture at a position, if it is still the one that was prepared: results carry its fingerprint.
+
+        Raises:
+            ImageError: as `image`, or the file has changed since.
+        """
+        picture, hashes = self.image(image), self.image_columns.get("sha256")
+        if hashes is not None and sha256_file(path := self.image_path(image)) != hashes[image]:
+            raise ImageError(
+                f"{path} (image {self.image_ids[image]!r}) has changed since the data set was prepared",
+                hint="prepare the data set again",
+            )
+        return picture
 
     @cached_property
     def fingerprint(self) -> str:

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError, ImageError
+from tiir.errors import ConfigError, DataError
 from tiir.features.layout import FeatureInfo
 from tiir.features.store import FeatureStore
-from tiir.io import sha256_file
 from tiir.progress import ahead, track
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def grid_features(
         missing = writer.missing
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         prepared = ahead(
-            lambda rows: (rows, backbone.prepare([_picture(dataset, int(row)) for row in rows])),
+            lambda rows: (rows, backbone.prepare([dataset.prepared_image(int(row)) for row in rows])),
             batches,
             workers,
         )
@@ -168,16 +167,3 @@ def cell_boxes(grid: tuple[int, int], cells: int) -> FloatArray:
     )  # (cells,) each
     rows, columns = np.divmod(np.arange(cells * cells), cells)
     return np.stack([left[columns], top[rows], right[columns], bottom[rows]], axis=1).astype(np.float32)
-
-
-def _picture(dataset: Dataset, i: int) -> Image:
-    # The store carries the data set's fingerprint, so it must show the very pictures that were prepared.
-    path = dataset.image_path(i)
-    hashes = dataset.image_columns.get("sha256")
-    picture = dataset.image(i)
-    if hashes is not None and sha256_file(path) != hashes[i]:
-        raise ImageError(
-            f"{path} (image {dataset.image_ids[i]!r}) has changed since the data set was prepared",
-            hint="prepare the data set again",
-        )
-    return picture

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,27 @@ class FeatureInfo(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     created: str = ""
     notes: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """What a model has to see again: extractor, weights and colour."""
+        return self.model_dump(include={"extractor", "weights", "colour"})
+
+    def difference(self, origin: Mapping[str, str | None]) -> str | None:
+        """The key in which another origin differs, None where it does not.
+
+        What is unknown on either side is no difference; the same weights may have several names.
+
+        Example:
+            >>> FeatureInfo(extractor="grid:a", weights="1").difference({"extractor": "grid:b", "weights": "1"})
+            >>> FeatureInfo(extractor="grid:a", colour="rgb").difference({"extractor": "grid:a", "colour": "bgr"})
+            'colour'
+        """
+        mine = self.origin
+        for key in ("weights" if mine["weights"] and origin.get("weights") else "extractor", "colour"):
+            if None not in (mine[key], origin.get(key)) and mine[key] != origin[key]:
+                return key
+        return None
 
 
 @dataclass(frozen=True)

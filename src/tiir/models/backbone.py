@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,10 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from tiir import __version__
 from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
-from tiir.models.loading import choose_device, exact_convolutions, load_options, quiet, revision_of
+from tiir.models.loading import choose_device, exact_convolutions, load_options, quiet, revision_of, versions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,13 +73,7 @@ class VisionBackbone:
             device=str(self._device),
             precision="float32",
             captions="none",
-            versions={
-                "python": platform.python_version(),
-                "tiir": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "pillow": PIL.__version__,
-            },
+            versions=versions() | {"pillow": PIL.__version__},
         )
 
     def prepare(self, images: Sequence[Image]) -> Tensor:

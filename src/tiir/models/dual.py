@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +14,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from tiir import __version__
 from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
@@ -29,6 +27,7 @@ from tiir.models.loading import (
     load_options,
     revision_of,
     text_config,
+    versions,
 )
 
 if TYPE_CHECKING:
@@ -86,13 +85,7 @@ class TransformersDualEncoder:
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             captions=f"padded to {self._pad_to} tokens" if self._pad_to else "bucketed by length",
-            versions={
-                "python": platform.python_version(),
-                "tiir": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "pillow": PIL.__version__,
-            },
+            versions=versions() | {"pillow": PIL.__version__},
         )
 
     def prepare(self, images: Sequence[Image]) -> dict[str, Tensor]:

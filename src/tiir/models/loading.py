@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from transformers import logging
 
+from tiir import __version__
 from tiir.errors import ModelError
 from tiir.io import sha256_file
 
@@ -25,6 +28,7 @@ __all__ = [
     "quiet",
     "revision_of",
     "text_config",
+    "versions",
 ]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -138,3 +142,13 @@ def revision_of(name: str, model: Any) -> str:
         if path.is_file() and not path.name.startswith("."):
             digest.update(f"{path.name} {sha256_file(path)}\n".encode())
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in every model's numbers."""
+    return {
+        "python": platform.python_version(),
+        "tiir": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,7 +17,6 @@ from transformers.models.lxmert.modeling_lxmert import (
     LxmertVisualAnswerHead,
 )
 
-from tiir import __version__
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
@@ -29,6 +27,7 @@ from tiir.models.loading import (
     load_options,
     quiet,
     revision_of,
+    versions,
 )
 
 if TYPE_CHECKING:
@@ -197,12 +196,7 @@ class Lxmert:
             device=str(chosen),
             precision=str(dtype).removeprefix("torch."),
             captions="grouped by length",
-            versions={
-                "python": platform.python_version(),
-                "tiir": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
+            versions=versions(),
         )
 
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -251,14 +245,9 @@ class Lxmert:
     def _check_extractor(self, features: FeatureStore) -> None:
         # Training by tiir writes down what the model saw; models from elsewhere say nothing.
         seen = getattr(self.matcher.config, "region_features", None) or {}
-        for key in (
-            ("weights", "colour")
-            if seen.get("weights") and features.info.weights
-            else ("extractor", "colour")
-        ):
-            given = getattr(features.info, key)
-            if seen.get(key) and given and seen[key] != given:
-                raise ModelError(
-                    f"{self.info.name} was trained on features with {key} {seen[key]!r}, these have {given!r}",
-                    hint=f"extract the features with {seen.get('extractor')}",
-                )
+        if key := features.info.difference(seen):
+            raise ModelError(
+                f"{self.info.name} was trained on features with {key} {seen[key]!r}, "
+                f"these have {features.info.origin[key]!r}",
+                hint=f"extract the features with {seen.get('extractor')}",
+            )

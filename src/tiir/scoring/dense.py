@@ -13,15 +13,14 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
-from tiir.errors import ConfigError, DataError, ImageError
-from tiir.io import sha256_file
+from tiir.errors import ConfigError, DataError
 from tiir.models.base import DualEncoder
 from tiir.progress import ahead, track
 from tiir.scoring.run import Run, RunInfo, finished_run
 from tiir.scoring.tiles import Tiles, plan_hash
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 __all__ = ["score_dual"]
 
@@ -99,7 +98,7 @@ def score_dual(
         caption_batches = _batches(order, 4 * batch_size)
 
         def prepare(batch: npt.NDArray[np.int64]) -> Any:
-            return model.prepare([_picture(dataset, int(i)) for i in batch])
+            return model.prepare([dataset.prepared_image(int(i)) for i in batch])
 
         image_embeds = _encode(
             tiles,
@@ -143,19 +142,6 @@ def score_dual(
         run = Run(info, image_embeds, text_embeds[rows]).save(out, overwrite=overwrite)
         tiles.remove()
     return run
-
-
-def _picture(dataset: Dataset, i: int) -> Image:
-    # The Run carries the data set's fingerprint, so it must show the very pictures that were prepared.
-    path = dataset.image_path(i)
-    hashes = dataset.image_columns.get("sha256")
-    picture = dataset.image(i)
-    if hashes is not None and sha256_file(path) != hashes[i]:
-        raise ImageError(
-            f"{path} (image {dataset.image_ids[i]!r}) has changed since the data set was prepared",
-            hint="prepare the data set again",
-        )
-    return picture
 
 
 def _batches(index: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:

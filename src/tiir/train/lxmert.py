@@ -90,7 +90,7 @@ def train_lxmert(
         validation = _part(validation, config)
         validation_features = validation_features or features
         validation_features.check(validation)
-        _same_source(validation_features, _source(features), f"{features.path}, to train on, those")
+        _same_source(validation_features, features.info.origin, f"{features.path}, to train on, those")
     elif validation_features is not None:
         raise ConfigError("validation features are given, and no validation split", hint="give --validation")
     if negatives is not None:
@@ -129,7 +129,7 @@ def train_lxmert(
     if config.dropout is not None:
         _set_dropout(matcher, config.dropout)
     _same_source(features, getattr(matcher.config, "region_features", {}), f"{start} was trained on those")
-    matcher.config.region_features = _source(features)
+    matcher.config.region_features = features.info.origin
     length = caption_limit(matcher, tokenizer)
     assert length is not None  # an LXMERT has positions
     tokens = Tokens(tokenizer, dataset.captions, length)
@@ -189,20 +189,12 @@ def _identity(run: Run) -> str:
     return f"{run.info.model} {run.info.revision} {run.info.fingerprint} {made}"
 
 
-def _source(features: FeatureStore) -> dict[str, str | None]:
-    return features.info.model_dump(include={"extractor", "weights", "colour"})
-
-
 def _same_source(features: FeatureStore, seen: Mapping[str, str | None], of: str) -> None:
-    # What is unknown on either side is no difference; the same weights may have several names.
-    source = _source(features)
-    weights = source["weights"] and seen.get("weights")
-    for key in ("weights" if weights else "extractor", "colour"):
-        if None not in (source[key], seen.get(key)) and source[key] != seen[key]:
-            raise ConfigError(
-                f"{features.path} has features of {key} {source[key]}, {of} of {seen[key]}",
-                hint=f"extract with {seen['extractor']}",
-            )
+    if key := features.info.difference(seen):
+        raise ConfigError(
+            f"{features.path} has features of {key} {features.info.origin[key]}, {of} of {seen[key]}",
+            hint=f"extract with {seen['extractor']}",
+        )
 
 
 def _set_dropout(matcher: LxmertMatcher, dropout: float) -> None:
