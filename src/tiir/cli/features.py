@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tiir.cli.options import AsJson, DatasetDir, Overwrite, note, show
+from tiir.cli.options import AsJson, DatasetDir, OnBad, Overwrite, note, show
 from tiir.errors import ConfigError
 
 __all__ = ["features_app"]
@@ -22,6 +22,15 @@ features_app = typer.Typer(
 DType = Literal["float16", "float32"]
 Kind = Literal["h5", "npz", "tsv"]
 Colour = Literal["rgb", "bgr"]
+
+_MODEL = {"device", "revision", "batch_size"}
+_DETECTOR = {*_MODEL, "boxes", "keep_detections", "on_bad"}
+_OPTIONS = {  # what each extractor takes
+    "frcnn": {*_DETECTOR, "names"},
+    "detr": _DETECTOR,
+    "grid": {*_MODEL, "cells", "size"},
+    "scenes": {"noise"},
+}
 
 Store = Annotated[Path, typer.Argument(help="A feature store (.h5).", show_default=False)]
 StoreOut = Annotated[
@@ -38,12 +47,27 @@ def extract_command(
         typer.Option(
             "--extractor",
             "-e",
-            help="grid:MODEL (hub id or directory of a vision backbone: ResNet, ConvNeXt, ViT, DINOv2, Swin, CLIP), or "
-            "scenes (what Scenes has drawn, with noise; no model).",
+            help="frcnn:MODEL (bottom-up attention, LXMERT's own: unc-nlp/frcnn-vg-finetuned or a directory), detr:MODEL "
+            "(any transformers object detector), grid:MODEL (a vision backbone: ResNet, ConvNeXt, ViT, DINOv2, Swin, CLIP), "
+            "or scenes (what Scenes has drawn, with noise; no model).",
             show_default=False,
         ),
     ],
     out: StoreOut,
+    boxes: Annotated[
+        int | None, typer.Option(min=1, help="frcnn, detr: regions an image.", show_default="36")
+    ] = None,
+    keep_detections: Annotated[
+        bool,
+        typer.Option("--keep-detections", help="frcnn, detr: store object and attribute ids and scores too."),
+    ] = False,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="frcnn: folder of objects_vocab.txt and attributes_vocab.txt, the names of the classes; by default "
+            "the model's own."
+        ),
+    ] = None,
     cells: Annotated[
         int | None, typer.Option(min=1, help="grid: cells a side; 6 gives 36 regions.", show_default="6")
     ] = None,
@@ -64,61 +88,122 @@ def extract_command(
         typer.Option(help="float16 halves the file and keeps three digits: enough for features made here."),
     ] = "float16",
     device: Annotated[
-        str | None, typer.Option(help="grid: auto, cpu, cuda, cuda:1, mps.", show_default="auto")
+        str | None, typer.Option(help="All but scenes: auto, cpu, cuda, cuda:1, mps.", show_default="auto")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="grid: commit, tag or branch of a hub model.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="All but scenes: commit, tag or branch of a hub model.")
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="grid: pictures a forward pass.", show_default="32")
+        int | None,
+        typer.Option(
+            min=1, help="All but scenes: pictures a forward pass.", show_default="32; frcnn, detr: 8"
+        ),
+    ] = None,
+    on_bad: Annotated[
+        OnBad | None,
+        typer.Option(
+            help="frcnn, detr: pictures that cannot be read never stop the others; in the end they are an error, or "
+            "the store goes without them and records why.",
+            show_default="error",
+        ),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make region features of every image of a data set.
 
-    `grid:MODEL` cuts the last feature map of a vision backbone into cells, so no detector is needed: the whole
-    picture is resized to a square (no crop), each cell is one region and its box.
+    \b
+    frcnn:MODEL  what LXMERT was trained on: 36 regions of the Visual Genome Faster R-CNN
+    detr:MODEL   the best boxes of a maintained detector, and its decoder's states
+    grid:MODEL   cells of a backbone's last feature map, the whole picture resized to a square; fast, no detector
 
-    Example: tiir features extract data/flickr8k-test --extractor grid:microsoft/resnet-50 --out resnet50.h5
+    Example: tiir features extract data/flickr8k-test -e frcnn:unc-nlp/frcnn-vg-finetuned --out test.h5
     """
     _check_out(out, resume or overwrite)
     what, _, model = extractor.partition(":")
-    if what not in ("grid", "scenes") or (what == "grid") != bool(model):
-        raise ConfigError(f"no extractor {extractor!r}", hint="grid:MODEL, or scenes")
-    of_grid = {"--cells": cells, "--size": size, "--device": device, "--revision": revision,
-               "--batch-size": batch_size}  # fmt: skip
-    for option, value in ({"--noise": noise} if what == "grid" else of_grid).items():
-        if value is not None:
-            raise ConfigError(f"{option} does nothing with --extractor {what}", hint="leave it out")
+    if what not in _OPTIONS or (what == "scenes") == bool(model):
+        raise ConfigError(
+            f"no extractor {extractor!r}", hint="frcnn:MODEL, detr:MODEL, grid:MODEL, or scenes"
+        )
+    every: dict[str, Any] = {
+        "boxes": boxes, "keep_detections": keep_detections or None, "names": names, "cells": cells, "size": size,
+        "noise": noise, "device": device, "revision": revision, "batch_size": batch_size, "on_bad": on_bad,
+    }  # fmt: skip
+    given = {option: value for option, value in every.items() if value is not None}
+    for option in given:
+        if option not in _OPTIONS[what]:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} does nothing with --extractor {what}", hint="leave it out"
+            )
     from tiir.data.dataset import Dataset
 
     data = Dataset.load(dataset)
+    of_model = {key: given.pop(key) for key in ("device", "revision", "names", "size") if key in given}
+    files: dict[str, Any] = {"dtype": dtype, "resume": resume, "overwrite": overwrite}
     if what == "scenes":
         from tiir.features.scenes import scenes_features
 
-        store = scenes_features(
-            data,
-            out,
-            noise=0.2 if noise is None else noise,
-            dtype=dtype,
-            resume=resume,
-            overwrite=overwrite,
-        )
-    else:
+        store = scenes_features(data, out, **given, **files)
+    elif what == "grid":
         from tiir.features.grid import grid_features
         from tiir.models.backbone import VisionBackbone
 
-        backbone = VisionBackbone(model, device=device or "auto", size=size, revision=revision)
-        store = grid_features(
-            backbone,
-            data,
-            out,
-            cells=cells or 6,
-            dtype=dtype,
-            batch_size=batch_size or 32,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        store = grid_features(VisionBackbone(model, **of_model), data, out, **given, **files)
+    else:
+        from tiir.features.detected import detected_features
+        from tiir.models import load_detector
+
+        detector = load_detector(extractor, **of_model)
+        store = detected_features(detector, data, out, dataset_path=dataset, **given, **files)
     show(f"{store!r} -> {out}")
+    if store.info.skipped:
+        note(f"note: {len(store.info.skipped):,} images were left out; `tiir features info {out}` says why")
+
+
+@features_app.command("show")
+def show_command(
+    store: Store,
+    image_id: Annotated[str, typer.Argument(help="The image's id.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG file to write.", show_default=False)],
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Where the photos' data set lies; by default where it lay at the extraction.",
+        ),
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the best so many.", show_default="all")] = None,
+) -> None:
+    """Draw the regions of an image on its photo, with their names where --keep-detections stored them."""
+    from tiir.data.dataset import Dataset
+    from tiir.features import FeatureStore
+    from tiir.io import atomic_write
+    from tiir.report.boxes import box_labels, draw_boxes
+
+    features = FeatureStore.open(store)
+    where = dataset or (Path(features.info.dataset_path) if features.info.dataset_path else None)
+    if where is None or not where.is_dir():
+        raise ConfigError(
+            f"{store} says of its photos: {features.info.dataset_path or 'nothing'}"
+            + (", which is not there now" if features.info.dataset_path else ""),
+            hint="say where the data set lies: --dataset DIR",
+        )
+    data = Dataset.load(where)
+    row = int(features.rows([image_id])[0])
+    if image_id not in data.image_position:
+        raise ConfigError(
+            f"{where} has no image {image_id!r}", hint="give the data set it is of: --dataset DIR"
+        )
+    one = data.subset([data.image_position[image_id]])
+    features.check(one)
+    labels = box_labels(features, row)[:top]
+    drawn = draw_boxes(one.prepared_image(0), features.boxes[row][:top], labels)
+    with atomic_write(out) as temporary:
+        drawn.save(temporary, format="PNG")
+    show(f"{len(labels)} regions of {image_id} -> {out}")
+    for label in labels:
+        show(f"  {label}")
 
 
 @features_app.command("convert")
@@ -225,10 +310,12 @@ def info_command(store: Store, as_json: AsJson = False) -> None:
     """Say what a feature store holds and where it comes from."""
     import json
 
+    import numpy as np
+
     from tiir.features import FeatureStore
 
     features = FeatureStore.open(store)
-    facts = {
+    facts: dict[str, Any] = {
         "images": len(features),
         "regions": features.n_regions,
         "width": features.width,
@@ -236,8 +323,13 @@ def info_command(store: Store, as_json: AsJson = False) -> None:
         "bytes": store.stat().st_size,
         "fingerprint": features.fingerprint,
         "first_image_ids": list(features.image_ids[:3]),
+        "columns": sorted(features.columns),
         **features.info.model_dump(),
+        "names": {kind: len(names) for kind, names in features.info.names.items()},
     }
+    if "nms_threshold" in features.columns:
+        used, counts = np.unique(features.columns["nms_threshold"], return_counts=True)
+        facts["nms_thresholds"] = {f"{value:.2f}": int(n) for value, n in zip(used, counts, strict=True)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return

@@ -1,19 +1,243 @@
-"""Placeholder by the coordinator: builder B replaces this whole file."""
+"""Detected regions: what an object detector finds in every image of a data set, the same number in each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tiir.data.build import OnBad, Problems
+from tiir.data.dataset import Dataset
+from tiir.errors import ConfigError, DataError, ImageError
+from tiir.features.grid import BackboneInfo
+from tiir.features.layout import FeatureInfo
+from tiir.features.store import FeatureStore
+from tiir.features.writer import FeatureWriter
+from tiir.progress import ahead, track
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+__all__ = ["Detections", "Detector", "detected_features", "plan_batches"]
+
+FloatArray = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Detections:
-    """Regions of one image."""
+    """The regions of one image, best first.
 
-    regions: npt.NDArray[np.float32]
-    boxes: npt.NDArray[np.float32]
-    columns: Mapping[str, npt.NDArray[Any]]
+    Args:
+        regions: features, float32 (R, D).
+        boxes: float32 (R, 4), x1 y1 x2 y2 in [0, 1].
+        columns: what else is known, of each region (R,) or of the image ().
+    """
+
+    regions: FloatArray
+    boxes: FloatArray
+    columns: Mapping[str, Any]
+
+
+class Detector(Protocol):
+    """An object detector; `tiir.models.frcnn.Frcnn` and `tiir.models.detr.Detr` are some."""
+
+    kind: str  # as --extractor names it
+    width: int  # D
+    colour: Literal["rgb", "bgr"]
+    names: Mapping[str, Sequence[str]]  # of "objects" and "attributes", by id; without those that are unknown
+    per_region: Mapping[str, str]  # column -> dtype
+    per_image: Mapping[str, str]
+    notes: Mapping[str, Any]  # what else decides the numbers
+    padding: (
+        float  # share of a batch's pixels that may be padding; 0 where only equal shapes may share a batch
+    )
+
+    @property
+    def info(self) -> BackboneInfo:
+        """Where it came from."""
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """(height, width) of the tensor that `prepare` makes of a picture of this size."""
+
+    def prepare(self, image: Image) -> Tensor:
+        """Bring a picture to the tensor that the model sees, (3, h, w); may run in another thread."""
+
+    def detect(self, pixels: Sequence[Tensor], boxes: int) -> list[Detections]:
+        """Exactly `boxes` regions of each prepared picture; the batch that a picture is in changes nothing."""
+
+
+def detected_features(
+    detector: Detector,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    boxes: int = 36,
+    dtype: str = "float16",
+    batch_size: int = 8,
+    workers: int | None = None,
+    keep_detections: bool = False,
+    dataset_path: Path | str = "",
+    on_bad: OnBad = "error",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> FeatureStore:
+    """Make region features of every image: what a detector finds.
+
+    Pictures of similar shape share a batch. Which ones do is decided from the whole data set, and a batch is computed
+    whole as long as one of its images is missing: so a killed and resumed run ends with the bytes of an undisturbed one.
+
+    Args:
+        detector: from `tiir.models`.
+        dataset: with its images.
+        out: the store to write.
+        boxes: regions an image; LXMERT was trained on 36.
+        dtype: "float16" or "float32".
+        batch_size: pictures a forward pass, at most.
+        workers: threads that decode; by default one a core, at most eight.
+        keep_detections: store the ids and scores of objects (and attributes), and their names, too.
+        dataset_path: where the data set lies, for the record: `tiir features show` finds the photos there.
+        on_bad: a picture that cannot be read never stops the others. In the end it is an "error" (repair it, and
+            `resume`), or the store goes without it ("skip") and says why.
+        resume, overwrite: as in `FeatureStore.create`.
+
+    Raises:
+        ConfigError: `boxes`, `batch_size` or `workers` is below 1.
+        DataError: the data set has no image files, or is empty; `out` is taken; pictures cannot be read.
+        ModelError: the detector finds too few regions in a picture.
+    """
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    for option, value in (("boxes", boxes), ("batch size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ConfigError(f"{option} {value}", hint="it must be at least 1")
+    if not dataset.n_images:
+        raise DataError(f"{dataset!r} is empty", hint="there is nothing to extract")
+    if dataset.image_root is None:
+        raise DataError(
+            f"{dataset!r} was prepared without images",
+            hint="prepare it with images, or convert features made elsewhere",
+        )
+    info = FeatureInfo(
+        extractor=f"{detector.kind}:{detector.info.name}",
+        weights=detector.info.revision,
+        colour=detector.colour,
+        source=f"{dataset.name}/{dataset.split}",
+        dataset_fingerprint=dataset.fingerprint,
+        versions=dict(detector.info.versions),
+        notes={**detector.notes, "batch_size": batch_size},
+        names={kind: tuple(names) for kind, names in detector.names.items()} if keep_detections else {},
+        dataset_path=str(Path(dataset_path).resolve()) if dataset_path else "",
+    )
+    columns: dict[str, tuple[str, tuple[int, ...]]] = {
+        name: (kind, ()) for name, kind in detector.per_image.items()
+    }
+    if keep_detections:
+        columns |= {name: (kind, (boxes,)) for name, kind in detector.per_region.items()}
+    sizes = [
+        detector.input_size(int(width), int(height))
+        for width, height in zip(dataset.image_columns["width"], dataset.image_columns["height"], strict=True)
+    ]
+    plan = plan_batches(sizes, batch_size, detector.padding)
+    bad = Problems()
+    with FeatureStore.create(
+        out,
+        info,
+        dataset.image_ids,
+        boxes,
+        detector.width,
+        dtype=dtype,
+        image_sha256=dataset.image_columns.get("sha256", ()),
+        columns=columns,
+        resume=resume,
+        overwrite=overwrite,
+    ) as writer:
+        missing = set(writer.missing.tolist())
+        batches = [batch for batch in plan if missing.intersection(batch)]
+
+        def read(batch: list[int]) -> list[tuple[int, Tensor | str]]:
+            return [(row, _prepared(detector, dataset, row)) for row in batch]
+
+        bar = track(
+            ahead(read, batches, workers),
+            total=len(missing),
+            description="extracting features",
+            unit="images",
+            step=lambda batch: len(missing.intersection(row for row, _ in batch)),
+        )
+        for batch in bar:
+            pictures = []
+            for row, pixels in batch:
+                if not isinstance(pixels, str):
+                    pictures.append((row, pixels))
+                elif row in missing:
+                    bad.add("unreadable image", dataset.image_ids[row], pixels)
+                    if on_bad == "skip":
+                        writer.skip(row, pixels)
+            if pictures:
+                found = detector.detect([pixels for _, pixels in pictures], boxes)
+                _put(writer, [row for row, _ in pictures], found, missing, columns)
+        if bad and on_bad == "error":
+            raise DataError(
+                f"{len(bad):,} of {dataset.n_images:,} images cannot be read; the features of the others are kept:\n{bad}",
+                hint="repair them and continue with --resume, or leave them out with --resume --on-bad skip",
+            )
+    return FeatureStore.open(out)
+
+
+def plan_batches(sizes: Sequence[tuple[int, int]], batch_size: int, padding: float) -> list[list[int]]:
+    """Put pictures of similar shape together.
+
+    Args:
+        sizes: (height, width) of each.
+        batch_size: pictures a batch, at most.
+        padding: share of a batch's pixels that may be padding.
+
+    Returns:
+        Positions of the pictures of each batch; every picture is in one.
+
+    Example:
+        >>> plan_batches([(2, 3), (3, 2), (2, 3), (2, 3)], batch_size=2, padding=0.0)
+        [[0, 2], [3], [1]]
+    """
+    batches: list[list[int]] = []
+    height = width = area = 0
+    for i in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
+        h, w = sizes[i]
+        tall, wide, filled = max(height, h), max(width, w), area + h * w
+        n = len(batches[-1]) + 1 if batches else 0
+        if batches and n <= batch_size and n * tall * wide * (1 - padding) <= filled:
+            batches[-1].append(i)
+            height, width, area = tall, wide, filled
+        else:
+            batches.append([i])
+            height, width, area = h, w, h * w
+    return batches
+
+
+def _prepared(detector: Detector, dataset: Dataset, row: int) -> Tensor | str:
+    # The reason where a picture cannot be read: one of them must not stop the others.
+    try:
+        return detector.prepare(dataset.prepared_image(row))
+    except (ImageError, OSError) as problem:
+        return problem.message if isinstance(problem, ImageError) else str(problem)
+
+
+def _put(
+    writer: FeatureWriter,
+    rows: Sequence[int],
+    found: Sequence[Detections],
+    missing: set[int],
+    columns: Mapping[str, Any],
+) -> None:
+    new = [(row, one) for row, one in zip(rows, found, strict=True) if row in missing]
+    writer.put(
+        [row for row, _ in new],
+        np.stack([one.regions for _, one in new]),
+        np.stack([one.boxes for _, one in new]),
+        {name: np.stack([one.columns[name] for _, one in new]) for name in columns},
+    )

@@ -22,7 +22,7 @@ from tiir.progress import ahead, track
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Backbone", "cell_boxes", "grid_features"]
+__all__ = ["Backbone", "BackboneInfo", "cell_boxes", "grid_features"]
 
 FloatArray = npt.NDArray[np.float32]
 

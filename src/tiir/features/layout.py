@@ -20,7 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tiir.errors import DataError
 from tiir.io import atomic_write
 
-__all__ = ["DTYPES", "FeatureInfo", "Header", "allocate", "checksum", "mapped", "part_of", "read_header"]
+__all__ = [
+    "DTYPES",
+    "Columns",
+    "FeatureInfo",
+    "Header",
+    "allocate",
+    "checksum",
+    "mapped",
+    "part_of",
+    "read_header",
+]
 
 FORMAT = "tiir features 1"
 DTYPES = ("float16", "float32")
@@ -40,6 +50,9 @@ class FeatureInfo(BaseModel):
         versions: of the libraries that took part.
         created: when, ISO 8601 in UTC.
         notes: what else decides the numbers.
+        names: of object and attribute ids, where detections are kept.
+        dataset_path: where the data set lay.
+        skipped: images that could not be read, with the reason.
 
     Example:
         >>> FeatureInfo(extractor="scenes").boxes
@@ -57,6 +70,9 @@ class FeatureInfo(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     created: str = ""
     notes: dict[str, Any] = Field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    dataset_path: str = ""
+    skipped: dict[str, str] = Field(default_factory=dict)
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -80,9 +96,12 @@ class FeatureInfo(BaseModel):
         return None
 
 
+Columns = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape of one image's values
+
+
 @dataclass(frozen=True)
 class Header:
-    """All of a store but its regions and boxes."""
+    """All of a store but its regions, boxes and columns."""
 
     info: FeatureInfo
     image_ids: tuple[str, ...]
@@ -90,8 +109,9 @@ class Header:
     shape: tuple[int, int, int]  # images, regions, width
     dtype: str
     offsets: dict[str, int]  # first byte of each array in the file
-    crc32: npt.NDArray[np.uint32]  # (n,) of each image's regions, then boxes, as stored
+    crc32: npt.NDArray[np.uint32]  # (n,) of each image's regions, boxes, columns by name, as stored
     written: npt.NDArray[np.uint8]  # (n,) 1 where the image is there
+    columns: Columns
 
     @property
     def fingerprint(self) -> str:
@@ -107,6 +127,7 @@ def allocate(
     image_sha256: Sequence[str],
     shape: tuple[int, int, int],
     dtype: str,
+    columns: Columns,
 ) -> None:
     """Write a store without features, its whole size reserved on disk.
 
@@ -133,7 +154,14 @@ def allocate(
             file.create_dataset("written", data=np.zeros(n, np.uint8))
             file.create_dataset("crc32", data=np.zeros(n, "<u4"))
             little = np.dtype(dtype).newbyteorder("<")
+            more = [
+                (f"columns/{name}", (n, *one), np.dtype(kind).newbyteorder("<"))
+                for name, (kind, one) in sorted(columns.items())
+            ]
+            if more:
+                file.create_group("columns")
             for name, size, stored in [
+                *more,
                 ("boxes", (n, regions, 4), np.dtype("<f4")),
                 ("regions", (n, regions, width), little),
             ]:
@@ -181,15 +209,19 @@ def read_header(path: Path) -> Header:
 
 
 def mapped(path: Path, header: Header, name: str) -> np.memmap[Any, Any]:
-    """The "regions" (n, R, D) or "boxes" (n, R, 4) of a file, mapped, read-only."""
+    """The "regions" (n, R, D), "boxes" (n, R, 4) or a column (n, ...) of a file, mapped, read-only."""
     n, regions, width = header.shape
-    dtype, last = (header.dtype, width) if name == "regions" else ("float32", 4)
-    return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", header.offsets[name], (n, regions, last))
+    own = {"regions": (header.dtype, (regions, width)), "boxes": ("float32", (regions, 4))}
+    dtype, one = own.get(name) or header.columns[name]
+    return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", header.offsets[name], (n, *one))
 
 
-def checksum(regions: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> int:
-    """CRC-32 of an image's regions, then boxes, as stored."""
-    return zlib.crc32(boxes.data, zlib.crc32(regions.data))
+def checksum(*arrays: npt.NDArray[Any]) -> int:
+    """CRC-32 of an image's regions, boxes and columns (by name), as stored."""
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(array.data, crc)
+    return crc
 
 
 def part_of(path: Path) -> Path:
@@ -208,7 +240,9 @@ def _header(path: Path, file: Any) -> Header:
     if _ids_hash(raw + hashes) != file.attrs["ids_sha256"]:
         raise DataError(f"{path}: its image ids are damaged", hint=HINT)
     regions = file["regions"]
-    offsets = {name: file[name].id.get_offset() for name in ("regions", "boxes", "crc32", "written")}
+    more = {name: file["columns"][name] for name in sorted(file["columns"])} if "columns" in file else {}
+    arrays = {name: file[name] for name in ("regions", "boxes", "crc32", "written")} | more
+    offsets = {name: array.id.get_offset() for name, array in arrays.items()}
     if None in offsets.values():
         raise DataError(
             f"{path} was rewritten: its arrays are not contiguous",
@@ -223,6 +257,7 @@ def _header(path: Path, file: Any) -> Header:
         offsets=offsets,
         crc32=file["crc32"][:],
         written=file["written"][:],
+        columns={name: (array.dtype.name, array.shape[1:]) for name, array in more.items()},
     )
 
 

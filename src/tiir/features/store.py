@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,7 @@ class FeatureStore:
         # Now, not at the first read: the file may be replaced by then, and these go on showing the one that was opened.
         self._regions = mapped(path, header, "regions")
         self._boxes = mapped(path, header, "boxes")
+        self._columns = {name: mapped(path, header, name) for name in header.columns}
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
@@ -128,6 +129,11 @@ class FeatureStore:
         """(n, R, 4) x1 y1 x2 y2 in [0, 1], mapped from the file, read-only."""
         return self._boxes
 
+    @property
+    def columns(self) -> Mapping[str, np.memmap[Any, Any]]:
+        """What else is known of each image, (n, ...), by name; such as "object_ids" (n, R)."""
+        return self._columns
+
     @cached_property
     def _position(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.image_ids)}
@@ -141,6 +147,13 @@ class FeatureStore:
         position = self._position
         missing = [name for name in image_ids if name not in position]
         if missing:
+            why = self.info.skipped.get(missing[0])
+            if why is not None:
+                raise DataError(
+                    f"{self.path} has no features of {len(missing):,} of {len(image_ids):,} images: {missing[0]!r} was "
+                    f"left out when they were made: {why}",
+                    hint="repair the picture and extract again, or prepare the data set with --on-bad skip",
+                )
             raise DataError(
                 f"{self.path} has no features of {len(missing):,} of {len(image_ids):,} images: "
                 f"{', '.join(map(repr, missing[:3]))}{', ...' if len(missing) > 3 else ''}",
@@ -194,12 +207,12 @@ class FeatureStore:
         Returns:
             A line for each image that is damaged.
         """
-        regions, boxes = self._plain
+        arrays = [*self._plain, *(np.asarray(column) for column in self._columns.values())]
         rows = track(range(len(self)), description="verifying", unit="images")
         return [
             f"image {self.image_ids[row]!r} (row {row}) does not match its checksum"
             for row in rows
-            if checksum(regions[row], boxes[row]) != self._header.crc32[row]
+            if checksum(*(array[row : row + 1] for array in arrays)) != self._header.crc32[row]
         ]
 
     @classmethod
@@ -214,6 +227,7 @@ class FeatureStore:
         *,
         dtype: str = "float32",
         image_sha256: Sequence[str] = (),
+        columns: Mapping[str, tuple[str, tuple[int, ...]]] = {},
         resume: bool = False,
         overwrite: bool = False,
     ) -> Iterator[FeatureWriter]:
@@ -229,6 +243,7 @@ class FeatureStore:
             n_regions, width: shape of an image's features.
             dtype: "float16" halves the file, and keeps three digits.
             image_sha256: hash of each image's file, "" where it is not known; `check` compares them.
+            columns: what else is kept of each image: name -> dtype and shape of one image's values.
             resume: continue what an earlier process left; a finished store of the same plan has nothing missing.
             overwrite: replace a finished or unfinished store.
 
@@ -243,10 +258,12 @@ class FeatureStore:
             if path.exists() and not overwrite and not (resume and part_of(path).exists()):
                 if not resume:
                     raise DataError(f"{path} already exists", hint="choose another --out, or --overwrite")
-                check_same(path, read_header(path), info, image_ids, shape, dtype)
+                check_same(path, read_header(path), info, image_ids, shape, dtype, columns)
                 yield FeatureWriter(path, None)
                 return
-            with open_writer(path, info, image_ids, image_sha256, shape, dtype, resume, overwrite) as writer:
+            with open_writer(
+                path, info, image_ids, image_sha256, shape, dtype, columns, resume, overwrite
+            ) as writer:
                 yield writer
 
     @classmethod
@@ -302,11 +319,15 @@ class FeatureStore:
             shape = (len(everything), old.n_regions, old.width)
             same = info.dataset_fingerprint == old.info.dataset_fingerprint
             whole = old.info if same else old.info.model_copy(update={"dataset_fingerprint": None})
-            with open_writer(path, whole, everything, hashes, shape, old.dtype, resume, overwrite) as writer:
+            with open_writer(
+                path, whole, everything, hashes, shape, old.dtype, old._header.columns, resume, overwrite
+            ) as writer:
                 kept = writer.missing[writer.missing < len(old)]
                 for start in range(0, len(kept), 64):
                     rows = kept[start : start + 64]
-                    writer.put(rows, *old.read(rows))
+                    writer.put(
+                        rows, *old.read(rows), {name: column[rows] for name, column in old.columns.items()}
+                    )
                 yield writer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import DataError
-from tiir.features.layout import DTYPES, FeatureInfo, Header, allocate, checksum, mapped, part_of, read_header
+from tiir.features.layout import (
+    DTYPES,
+    Columns,
+    FeatureInfo,
+    Header,
+    allocate,
+    checksum,
+    mapped,
+    part_of,
+    read_header,
+)
 from tiir.progress import track
 
 __all__ = ["FeatureWriter", "check_plan", "check_same", "locked", "open_writer"]
@@ -36,6 +46,7 @@ class FeatureWriter:
         self._file = file
         self._header = read_header(path)
         self._written = self._header.written == 1
+        self.skipped: dict[int, str] = {}
         if file is not None:
             self._recheck()
 
@@ -49,8 +60,18 @@ class FeatureWriter:
         """Positions still to be written, int64, ascending."""
         return np.flatnonzero(~self._written)
 
-    def put(self, rows: Sequence[int] | IntArray, regions: npt.ArrayLike, boxes: npt.ArrayLike) -> None:
-        """Write images: regions (k, R, D) and boxes (k, R, 4).
+    def skip(self, row: int, reason: str) -> None:
+        """Leave out an image that cannot be read; the finished store has no row of it, but its reason."""
+        self.skipped[int(row)] = reason
+
+    def put(
+        self,
+        rows: Sequence[int] | IntArray,
+        regions: npt.ArrayLike,
+        boxes: npt.ArrayLike,
+        columns: Mapping[str, npt.ArrayLike] = {},
+    ) -> None:
+        """Write images: regions (k, R, D), boxes (k, R, 4), and the store's columns (k, ...).
 
         Raises:
             DataError: wrong shape, NaN or infinite values, boxes outside [0, 1] or inverted; names the image.
@@ -62,10 +83,12 @@ class FeatureWriter:
                 hint="put `missing` only, or make it again with overwrite",
             )
         stored, clipped = self._checked(rows, np.asarray(regions), np.asarray(boxes))
-        for row, region, box in zip(rows.tolist(), stored, clipped, strict=True):
-            crc = checksum(region, box)
-            self._write("regions", row * region.nbytes, region.tobytes())
-            self._write("boxes", row * box.nbytes, box.tobytes())
+        arrays = {"regions": stored, "boxes": clipped} | self._checked_columns(rows, columns)
+        for i, row in enumerate(rows.tolist()):
+            parts = {name: array[i : i + 1] for name, array in arrays.items()}  # (1, ...) each
+            crc = checksum(*parts.values())
+            for name, part in parts.items():
+                self._write(name, row * part.nbytes, part.tobytes())
             self._write("crc32", row * 4, crc.to_bytes(4, "little"))
             self._write("written", row, b"\1")  # last: whoever finds it can trust the rest, and checks it
             self._written[row] = True
@@ -114,13 +137,36 @@ class FeatureWriter:
         )
         return stored, clipped
 
+    def _checked_columns(
+        self, rows: IntArray, columns: Mapping[str, npt.ArrayLike]
+    ) -> dict[str, npt.NDArray[Any]]:
+        planned = self._header.columns
+        if set(columns) != set(planned):
+            raise DataError(
+                f"columns {sorted(columns)} for a store with {sorted(planned)}",
+                hint="give every column of the store, for every image",
+            )
+        checked = {}
+        for name, (dtype, one) in planned.items():
+            values = np.asarray(columns[name])
+            if values.shape != (len(rows), *one):
+                raise DataError(f"column {name!r} has shape {values.shape}, not {(len(rows), *one)}")
+            checked[name] = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
+            if checked[name].dtype.kind == "f" and not np.isfinite(checked[name]).all():
+                raise DataError(f"column {name!r} has NaN or infinite values", hint="extract them again")
+        return checked
+
     def _recheck(self) -> None:
         # What an earlier process wrote, as far as it reached the disk.
         if not self._written.any():
             return
-        regions, boxes = (np.asarray(mapped(self.path, self._header, name)) for name in ("regions", "boxes"))
+        arrays = [
+            np.asarray(mapped(self.path, self._header, name))
+            for name in ("regions", "boxes", *self._header.columns)
+        ]
         for row in track(np.flatnonzero(self._written), description="checking what is there", unit="images"):
-            self._written[row] = checksum(regions[row], boxes[row]) == self._header.crc32[row]
+            now = checksum(*(array[row : row + 1] for array in arrays))
+            self._written[row] = now == self._header.crc32[row]
 
 
 def _refuse(bad: npt.NDArray[np.bool_], names: Sequence[str], what: str, hint: str) -> None:
@@ -156,20 +202,22 @@ def check_same(
     image_ids: Sequence[str],
     shape: tuple[int, int, int],
     dtype: str,
+    columns: Columns,
 ) -> None:
     """Refuse to go on with a file that was begun with another plan."""
     hint = "resume with the same source and options, or start again with --overwrite"
-    skip = {"created"}
+    skip = {"created", "dataset_path", "skipped"}
+    left = [name for name in image_ids if name not in header.info.skipped]
     earlier, now = (
         header.info.model_dump(mode="json", exclude=skip),
         info.model_dump(mode="json", exclude=skip),
     )
-    earlier |= {"shape": tuple(header.shape), "dtype": header.dtype}
-    now |= {"shape": shape, "dtype": dtype}
+    earlier |= {"shape": tuple(header.shape), "dtype": header.dtype, "columns": dict(header.columns)}
+    now |= {"shape": (len(left), *shape[1:]), "dtype": dtype, "columns": dict(columns)}
     for key, value in now.items():
         if earlier[key] != value:
             raise DataError(f"{path} was begun with {key} {earlier[key]!r}, now it is {value!r}", hint=hint)
-    if header.image_ids != tuple(image_ids):
+    if header.image_ids != tuple(left):
         raise DataError(f"{path} was begun with other images", hint=hint)
 
 
@@ -181,6 +229,7 @@ def open_writer(
     image_sha256: Sequence[str],
     shape: tuple[int, int, int],
     dtype: str,
+    columns: Columns,
     resume: bool,
     overwrite: bool,
 ) -> Iterator[FeatureWriter]:
@@ -197,21 +246,47 @@ def open_writer(
             f"{path} is unfinished ({part.name})", hint="continue it with --resume, or --overwrite"
         )
     if part.exists() and resume:
-        check_same(part, read_header(part), info, image_ids, shape, dtype)
+        check_same(part, read_header(part), info, image_ids, shape, dtype, columns)
     else:
-        allocate(part, info, image_ids, image_sha256, shape, dtype)
+        allocate(part, info, image_ids, image_sha256, shape, dtype, columns)
     with open(part, "rb+") as file:
         writer = FeatureWriter(part, file)
         yield writer
-        if len(writer.missing):
+        left = [row for row in writer.missing.tolist() if row not in writer.skipped]
+        if left:
             raise DataError(
-                f"{path}: {len(writer.missing):,} of {len(image_ids):,} images were not written, the first is "
-                f"{image_ids[writer.missing[0]]!r}",
+                f"{path}: {len(left):,} of {len(image_ids):,} images were not written, the first is "
+                f"{image_ids[left[0]]!r}",
                 hint="continue it with --resume",
             )
         file.flush()
         os.fsync(file.fileno())
+    if writer.skipped:
+        _leave_out(part, {image_ids[row]: reason for row, reason in sorted(writer.skipped.items())})
     os.replace(part, path)
+
+
+def _leave_out(part: Path, skipped: dict[str, str]) -> None:
+    # Replace a file by one without the rows of some images.
+    old = read_header(part)
+    rows = np.flatnonzero(old.written == 1)
+    if not len(rows):
+        reason = next(iter(skipped.values()))
+        raise DataError(
+            f"none of the {len(skipped):,} images can be read: {reason}", hint="check the image folder"
+        )
+    smaller = part.with_name(part.name + ".smaller")
+    ids, hashes = ([values[row] for row in rows] for values in (old.image_ids, old.image_sha256))
+    info = old.info.model_copy(update={"skipped": skipped})
+    allocate(smaller, info, ids, hashes, (len(rows), *old.shape[1:]), old.dtype, old.columns)
+    arrays = {name: np.asarray(mapped(part, old, name)) for name in ("regions", "boxes", *old.columns)}
+    with open(smaller, "rb+") as file:
+        writer = FeatureWriter(smaller, file)
+        for to, row in enumerate(rows):
+            values = {name: array[row : row + 1] for name, array in arrays.items()}
+            writer.put([to], values.pop("regions"), values.pop("boxes"), values)
+        os.fsync(file.fileno())
+    os.replace(smaller, part)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tiir.errors import ModelError
+
 if TYPE_CHECKING:
+    from tiir.features.detected import Detector
     from tiir.models.base import DualEncoder
     from tiir.models.loading import Precision
 
-__all__ = ["load"]
+__all__ = ["load", "load_detector"]
 
 
 def load(
@@ -35,3 +38,25 @@ def load(
     from tiir.models.dual import TransformersDualEncoder
 
     return TransformersDualEncoder(name, device=device, precision=precision, revision=revision)
+
+
+def load_detector(extractor: str, **options: Any) -> Detector:
+    """Load an object detector: "frcnn:" or "detr:" and a hub id or directory.
+
+    Args:
+        extractor: such as "frcnn:unc-nlp/frcnn-vg-finetuned".
+        options: as `tiir.models.frcnn.Frcnn` or `tiir.models.detr.Detr` take them.
+
+    Raises:
+        ModelError: it cannot be loaded, is of another kind, or the device is not there.
+    """
+    kind, _, name = extractor.partition(":")
+    if kind == "frcnn" and name:
+        from tiir.models.frcnn import Frcnn
+
+        return Frcnn(name, **options)
+    if kind == "detr" and name:
+        from tiir.models.detr import Detr
+
+        return Detr(name, **options)
+    raise ModelError(f"no detector {extractor!r}", hint="frcnn:MODEL or detr:MODEL")

@@ -77,7 +77,7 @@ class Frcnn:
         self.network.fold()
         self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.width = self.network.roi_heads.width
-        self.names = _names(name, revision, names, self.config)
+        self.names: Mapping[str, Sequence[str]] = _names(name, revision, names, self.config)
         local = Path(name).is_dir()
         self.info = ModelInfo(
             name=name,
