@@ -22,7 +22,7 @@ LAYERS = [
     ["metrics"],
     ["train", "analysis"],
     ["report"],
-    ["demo"],
+    ["demo", "setup"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

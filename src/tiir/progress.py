@@ -6,9 +6,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["ahead", "track"]
+__all__ = ["ahead", "track", "transfer"]
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -58,6 +59,33 @@ def track(
             yield item
             size = step if isinstance(step, int) else step(item)
             bar.advance(task, size if total is None else min(size, total - bar.tasks[0].completed))
+
+
+@contextmanager
+def transfer(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show bytes, their rate and the time left on stderr; what it gives is told how many there are by now.
+
+    Example:
+        >>> with transfer("fetching", total=10) as show:
+        ...     show(10)
+    """
+    if not sys.stderr.isatty():
+        yield lambda now: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        Remaining(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+        yield lambda now: bar.update(task, completed=now)
 
 
 def ahead(make: Callable[[T], Made], items: Sequence[T], workers: int) -> Iterator[Made]:

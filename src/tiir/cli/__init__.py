@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tiir import __version__
+from tiir.cli.coco import download_app, setup_app
 from tiir.cli.demo import demo_command
 from tiir.cli.evaluate import evaluate_command, export_command
 from tiir.cli.features import features_app
@@ -28,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(download_app, name="download")
+app.add_typer(setup_app, name="setup")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(features_app, name="features")
 app.add_typer(train_app, name="train")

@@ -1,0 +1,221 @@
+"""COCO's files: where they lie on the web, how large they are, and what a finished download looks like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tiir.data.download import check_space, fetch, unpack
+from tiir.errors import ConfigError, DataError
+from tiir.io import inside, read_json, read_text, sha256_file, write_json
+
+__all__ = ["DEFAULT", "PARTS", "WebFile", "download", "is_done", "read_sources", "to_fetch"]
+
+
+class WebFile(BaseModel):
+    """A file on the web, and where it goes.
+
+    Args:
+        url: its address.
+        bytes: its size, if known.
+        sha256: its hash, if known.
+        folder: below the target folder; where the file goes, or a zip file's content.
+        unpacked: bytes of a zip file's content; by default as many as the zip file has.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(pattern=r"^https?://")
+    bytes: int | None = Field(default=None, ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
+    folder: str = ""
+    unpacked: int | None = Field(default=None, ge=0)
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.url.rpartition("/")[2].partition("?")[0]
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether its content is what is wanted."""
+        return self.name.endswith(".zip")
+
+    @property
+    def disk(self) -> int:
+        """Bytes that stay on the disk."""
+        return (
+            (self.unpacked if self.unpacked is not None else self.bytes or 0)
+            if self.is_zip
+            else self.bytes or 0
+        )
+
+
+_COCO = "http://images.cocodataset.org"
+_OSCAR = "https://biglmdiag.blob.core.windows.net/vinvl/datasets/coco_ir"
+_NAMES = (
+    "https://raw.githubusercontent.com/airsplay/py-bottom-up-attention/master/demo/data/genome/1600-400-20"
+)
+
+# Sizes and hashes of the zip files as TensorFlow Datasets records them.
+PARTS: Mapping[str, tuple[WebFile, ...]] = {
+    "train2014": (
+        WebFile(
+            url=f"{_COCO}/zips/train2014.zip",
+            bytes=13510573713,
+            sha256="ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+        ),
+    ),
+    "val2014": (
+        WebFile(
+            url=f"{_COCO}/zips/val2014.zip",
+            bytes=6645013297,
+            sha256="fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+        ),
+    ),
+    "annotations": (
+        WebFile(
+            url=f"{_COCO}/annotations/annotations_trainval2014.zip",
+            bytes=252872794,
+            sha256="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+            unpacked=900_000_000,
+        ),
+    ),
+    "karpathy": (
+        WebFile(
+            url="https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
+            folder="karpathy",
+            unpacked=250_000_000,
+        ),
+    ),
+    "oscar": tuple(
+        WebFile(url=f"{_OSCAR}/{name}", folder="coco_ir")
+        for name in ("train_captions.pt", "minival_captions.pt", "test_captions.pt", "test_img_keys_1k.tsv")
+    ),
+    "vg-names": tuple(
+        WebFile(url=f"{_NAMES}/{name}", folder="vg-names")
+        for name in ("objects_vocab.txt", "attributes_vocab.txt")
+    ),
+}
+DEFAULT = ("train2014", "val2014", "annotations", "karpathy")
+
+
+def read_sources(path: Path | None) -> Mapping[str, tuple[WebFile, ...]]:
+    """The table of parts, with those replaced that a YAML file has other addresses of.
+
+    Args:
+        path: a mapping from part to a list of files, each with the fields of `WebFile`; None for the public addresses.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    if path is None:
+        return PARTS
+    try:
+        values: Any = yaml.safe_load(read_text(path, error=ConfigError))
+        other = TypeAdapter(dict[str, tuple[WebFile, ...]]).validate_python(values)
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"{path} is not YAML: {str(problem).splitlines()[0]}") from None
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise ConfigError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="it maps a part to a list of files with url, bytes, sha256, folder, unpacked",
+        ) from None
+    if unknown := sorted(set(other) - set(PARTS)):
+        raise ConfigError(f"{path}: no part {unknown[0]!r}", hint=f"one of: {', '.join(PARTS)}")
+    return {**PARTS, **other}
+
+
+def is_done(to: Path, file: WebFile) -> bool:
+    """Whether a file was fetched (and unpacked), and everything of it is still there, of the right size."""
+    try:
+        record = read_json(_record(to, file))
+        sizes = record["files"]
+        return bool(record["url"] == file.url) and all(
+            os.path.getsize(to / file.folder / name) == size for name, size in sizes.items()
+        )
+    except (DataError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def to_fetch(to: Path, files: Sequence[WebFile]) -> tuple[int, int]:
+    """Bytes to fetch, and bytes of disk to take, of files that are not there yet (as far as sizes are known).
+
+    A zip file is deleted when it is unpacked, so only the largest one counts beside the contents.
+    """
+    missing = [file for file in files if not is_done(to, file)]
+    part = sum(_part(to, file).stat().st_size for file in missing if _part(to, file).exists())
+    largest = max((file.bytes or 0 for file in missing if file.is_zip), default=0)
+    wanted = sum(file.bytes or 0 for file in missing)
+    return max(wanted - part, 0), max(sum(file.disk for file in missing) + largest - part, 0)
+
+
+def download(
+    to: Path, parts: Sequence[str] = DEFAULT, sources: Mapping[str, tuple[WebFile, ...]] = PARTS, **how: Any
+) -> list[str]:
+    """Fetch and unpack parts of COCO; what is there already is left as it is. One process at a time for a folder.
+
+    Args:
+        to: the folder; pictures go to `train2014/` and `val2014/`, Karpathy's JSON to `karpathy/`.
+        parts: keys of `sources`.
+        sources: from `read_sources`.
+        how: `tries` and `wait` of `fetch`.
+
+    Returns:
+        The names of the files that were fetched.
+
+    Raises:
+        ConfigError: no such part.
+        DataError: too little disk, or as `fetch` and `unpack`.
+    """
+    if unknown := [part for part in parts if part not in sources]:
+        raise ConfigError(f"no part {unknown[0]!r}", hint=f"one of: {', '.join(sources)}")
+    files = [file for part in parts for file in sources[part]]
+    check_space(to, to_fetch(to, files)[1], "the download")
+    fetched = []
+    for file in files:
+        if is_done(to, file):
+            continue
+        folder = inside(to, file.folder) if file.folder else to
+        if file.is_zip:
+            archive = to / file.name
+            if archive.exists():
+                _check_own(archive, file)
+            else:
+                fetch(file.url, archive, n_bytes=file.bytes, sha256=file.sha256, **how)
+            sizes = unpack(archive, folder)
+        else:
+            path = fetch(file.url, folder / file.name, n_bytes=file.bytes, sha256=file.sha256, **how)
+            archive, sizes = None, {file.name: path.stat().st_size}
+        if hasattr(os, "sync"):
+            os.sync()  # the record says that everything is on the disk
+        write_json(_record(to, file), {"url": file.url, "sha256": file.sha256, "files": sizes})
+        if archive is not None:
+            archive.unlink()
+        fetched.append(file.name)
+    return fetched
+
+
+def _check_own(archive: Path, file: WebFile) -> None:
+    # Fetched by a run that was killed while it unpacked, or put there by hand.
+    if file.bytes not in (None, archive.stat().st_size) or (
+        file.sha256 is not None and sha256_file(archive) != file.sha256.lower()
+    ):
+        raise DataError(
+            f"{archive} is not the file that {file.url} is known to be",
+            hint="move or delete it, and run again",
+        )
+
+
+def _record(to: Path, file: WebFile) -> Path:
+    return to / ".tiir" / f"{file.name}.json"
+
+
+def _part(to: Path, file: WebFile) -> Path:
+    return (to if file.is_zip else to / file.folder) / f"{file.name}.part"

@@ -1,0 +1,181 @@
+"""COCO from nothing: download, the three splits, and for LXMERT their region features. What is there and valid stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tiir.data.coco import PARTS, WebFile, download, is_done, to_fetch
+from tiir.data.dataset import Dataset
+from tiir.data.download import check_space
+from tiir.errors import ConfigError, TiirError
+
+__all__ = ["Step", "coco_steps", "disk_needed", "setup_coco"]
+
+Captions = Literal["karpathy", "oscar"]
+IMAGES = {"train": 113_287, "val": 5_000, "test": 5_000}  # of COCO's Karpathy split, train with restval
+NETWORK = 20e6  # bytes a second, for the estimate
+DECODED = 100  # pictures a second that `prepare` reads and hashes on two cores
+DETECTED = 5  # pictures a second: 2.1 TFLOP each, on a GPU that sustains 10 TFLOP/s in float32
+REGION_BYTES = 36 * (2048 * 2 + 4 * 4)  # of a picture, float16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to be done.
+
+    Args:
+        name: what it makes.
+        done: whether it is there and valid.
+        fetch: bytes to download.
+        disk: bytes it takes while it runs.
+        seconds: expected, by the rates above.
+        run: does it.
+    """
+
+    name: str
+    done: bool
+    fetch: int
+    disk: int
+    seconds: float
+    run: Callable[[], None]
+
+
+def setup_coco(to: Path, steps: Sequence[Step], say: Callable[[str], None]) -> None:
+    """Do the steps that are not done, in order; a killed one is continued by the next call.
+
+    Args:
+        to: the folder, for messages.
+        steps: from `coco_steps`.
+        say: is told what happens.
+    """
+    check_space(to, disk_needed(steps), "COCO")
+    for i, step in enumerate(steps, 1):
+        say(f"[{i}/{len(steps)}] {step.name}: {'there already' if step.done else 'started'}")
+        if not step.done:
+            step.run()
+
+
+def disk_needed(steps: Sequence[Step]) -> int:
+    """Bytes of disk that the open steps take: what stays, and the largest zip file while it is unpacked."""
+    todo = [step for step in steps if not step.done]
+    return sum(step.disk - step.fetch for step in todo) + max((step.fetch for step in todo), default=0)
+
+
+def coco_steps(
+    to: Path,
+    purpose: Literal["clip", "lxmert"],
+    *,
+    captions: Captions = "karpathy",
+    detector: str = "frcnn:unc-nlp/frcnn-vg-finetuned",
+    device: str = "auto",
+    sources: Mapping[str, tuple[WebFile, ...]] = PARTS,
+    how: Mapping[str, Any] = {},
+) -> list[Step]:
+    """What it takes to have COCO in `to`, for a dual encoder or for LXMERT.
+
+    Args:
+        to: the folder: pictures and captions, `coco-train`, `coco-val`, `coco-test`, and for LXMERT `coco-*-frcnn.h5`.
+        purpose: "clip", or "lxmert" with region features.
+        captions: "karpathy" (the default), or "oscar", the files that the original study used.
+        detector: "frcnn:" or "detr:" and a hub id or directory.
+        device: of the detector.
+        sources: from `tiir.data.coco.read_sources`.
+        how: `tries` and `wait` of the download.
+    """
+    kind, _, model = detector.partition(":")
+    if purpose == "lxmert" and (kind not in ("frcnn", "detr") or not model):
+        raise ConfigError(f"no detector {detector!r}", hint="frcnn:MODEL or detr:MODEL")
+    parts = ("train2014", "val2014", captions)
+    steps = [_download(to, part, sources, how) for part in parts]
+    fetched = all(step.done for step in steps)
+    splits = {split: "minival" if split == "val" and captions == "oscar" else split for split in IMAGES}
+    for split, name in splits.items():
+        steps.append(_prepare(to, split, name, captions, fetched))
+    if purpose == "lxmert":
+        loaded: list[Any] = []  # the detector, once it is needed
+        for split in IMAGES:
+            steps.append(_extract(to, split, detector, device, loaded))
+    return steps
+
+
+def _download(
+    to: Path, part: str, sources: Mapping[str, tuple[WebFile, ...]], how: Mapping[str, Any]
+) -> Step:
+    files = sources[part]
+    n_bytes, disk = to_fetch(to, files)
+    done = all(is_done(to, file) for file in files)
+    return Step(
+        f"download {part}",
+        done,
+        n_bytes,
+        disk,
+        n_bytes / NETWORK,
+        lambda: _ignore(download(to, [part], sources, **how)),
+    )
+
+
+def _prepare(to: Path, split: str, name: str, captions: Captions, fetched: bool) -> Step:
+    out = to / f"coco-{split}"
+
+    def run() -> None:
+        if captions == "oscar":
+            from tiir.data.sources import oscar
+
+            data = oscar.prepare(to / "coco_ir", split=name, images=to)
+        else:
+            from tiir.data.sources import karpathy
+
+            data = karpathy.prepare(to / "karpathy" / "dataset_coco.json", split=name, images=to)
+        data.save(out, overwrite=True)
+
+    done = fetched and _dataset(out, captions) is not None
+    seconds = 0.0 if done else IMAGES[split] / DECODED
+    return Step(f"prepare {out.name}", done, 0, 0 if done else 50_000_000, seconds, run)
+
+
+def _extract(to: Path, split: str, detector: str, device: str, loaded: list[Any]) -> Step:
+    out = to / f"coco-{split}-{detector.partition(':')[0]}.h5"
+    where = to / f"coco-{split}"
+
+    def run() -> None:
+        from tiir.features.detected import detected_features
+        from tiir.models import load_detector
+
+        if not loaded:
+            loaded.append(load_detector(detector, device=device))
+        data = Dataset.load(where)
+        detected_features(
+            loaded[0], data, out, dataset_path=where, resume=not out.exists(), overwrite=out.exists()
+        )
+
+    done = _features(out, where, detector)
+    disk = 0 if done else IMAGES[split] * REGION_BYTES
+    return Step(f"extract {out.name}", done, 0, disk, 0.0 if done else IMAGES[split] / DETECTED, run)
+
+
+def _dataset(path: Path, captions: Captions) -> Dataset | None:
+    """The data set, None where it or one of its pictures is not there."""
+    try:
+        data = Dataset.load(path)
+        if data.source.get("source") != captions or data.image_root is None:
+            return None
+        return data if all(data.image_path(i).is_file() for i in range(data.n_images)) else None
+    except (TiirError, OSError):
+        return None
+
+
+def _features(path: Path, where: Path, detector: str) -> bool:
+    from tiir.features import FeatureStore
+
+    try:
+        store, data = FeatureStore.open(path), Dataset.load(where)
+        return store.info.extractor == detector and store.check(data) == data.n_images
+    except (TiirError, OSError):
+        return False
+
+
+def _ignore(value: object) -> None:
+    del value
