@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy.typing as npt
 
 from tiir.data.build import OnBad, Problems
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError, ImageError
-from tiir.features.grid import BackboneInfo
+from tiir.errors import DataError, ImageError
+from tiir.features.grid import BackboneInfo, check_extraction
 from tiir.features.layout import FeatureInfo
 from tiir.features.store import FeatureStore
 from tiir.features.writer import FeatureWriter
@@ -111,17 +110,7 @@ def detected_features(
         DataError: the data set has no image files, or is empty; `out` is taken; pictures cannot be read.
         ModelError: the detector finds too few regions in a picture.
     """
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    for option, value in (("boxes", boxes), ("batch size", batch_size), ("workers", workers)):
-        if value < 1:
-            raise ConfigError(f"{option} {value}", hint="it must be at least 1")
-    if not dataset.n_images:
-        raise DataError(f"{dataset!r} is empty", hint="there is nothing to extract")
-    if dataset.image_root is None:
-        raise DataError(
-            f"{dataset!r} was prepared without images",
-            hint="prepare it with images, or convert features made elsewhere",
-        )
+    workers = check_extraction(dataset, workers, boxes=boxes, batch_size=batch_size)
     info = FeatureInfo(
         extractor=f"{detector.kind}:{detector.info.name}",
         weights=detector.info.revision,

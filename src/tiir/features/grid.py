@@ -22,7 +22,7 @@ from tiir.progress import ahead, track
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Backbone", "BackboneInfo", "cell_boxes", "grid_features"]
+__all__ = ["Backbone", "BackboneInfo", "cell_boxes", "check_extraction", "grid_features"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -94,17 +94,7 @@ def grid_features(
         ImageError: a picture cannot be read, or is not the one that was prepared; what was done stays.
         ModelError: the backbone's map is coarser than `cells`.
     """
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    for option, value in (("cells", cells), ("batch size", batch_size), ("workers", workers)):
-        if value < 1:
-            raise ConfigError(f"{option} {value}", hint="it must be at least 1")
-    if not dataset.n_images:
-        raise DataError(f"{dataset!r} is empty", hint="there is nothing to extract")
-    if dataset.image_root is None:
-        raise DataError(
-            f"{dataset!r} was prepared without images",
-            hint="prepare it with images, or convert features made elsewhere",
-        )
+    workers = check_extraction(dataset, workers, cells=cells, batch_size=batch_size)
     info = FeatureInfo(
         extractor=f"grid:{backbone.info.name}",
         weights=backbone.info.revision,
@@ -145,6 +135,27 @@ def grid_features(
             regions = backbone.encode_cells(pixels, cells)  # (k, R, D)
             writer.put(rows, regions, np.broadcast_to(boxes, (len(rows), *boxes.shape)))
     return FeatureStore.open(out)
+
+
+def check_extraction(dataset: Dataset, workers: int | None, **options: int) -> int:
+    """Refuse what cannot be extracted from, and options below 1; by default a thread a core, at most eight.
+
+    Raises:
+        ConfigError: an option is below 1.
+        DataError: the data set is empty, or has no image files.
+    """
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    for option, value in (options | {"workers": workers}).items():
+        if value < 1:
+            raise ConfigError(f"{option.replace('_', ' ')} {value}", hint="it must be at least 1")
+    if not dataset.n_images:
+        raise DataError(f"{dataset!r} is empty", hint="there is nothing to extract")
+    if dataset.image_root is None:
+        raise DataError(
+            f"{dataset!r} was prepared without images",
+            hint="prepare it with images, or convert features made elsewhere",
+        )
+    return workers
 
 
 def cell_boxes(grid: tuple[int, int], cells: int) -> FloatArray:
