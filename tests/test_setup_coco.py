@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tests.data.test_download import Server
@@ -108,6 +109,24 @@ def test_for_clip(mirror: tuple[Server, Path], tmp_path: Path, tiir: Verb) -> No
     assert "download val2014: started" in err
     assert "prepare coco-val: started" in err
     assert Dataset.load(to / "coco-val").n_captions == 25
+
+
+def test_the_original_studys_captions(mirror: tuple[Server, Path], tmp_path: Path, tiir: Verb) -> None:
+    server, sources = mirror
+    table = yaml.safe_load(sources.read_text()) | {"oscar": []}
+    for name, split in (("train", ("train", "restval")), ("minival", ("val",)), ("test", ("test",))):
+        raw = io.BytesIO()
+        torch.save({i + 1: json.dumps([f"said of {i}"] * 5) for i, s in enumerate(SPLITS) if s in split}, raw)
+        server.files[f"/{name}_captions.pt"] = raw.getvalue()
+        table["oscar"].append({"url": f"{server.url}/{name}_captions.pt", "folder": "coco_ir"})
+    sources.write_text(yaml.safe_dump(table))
+    to = tmp_path / "coco"
+    command = ("setup", "coco", "--to", to, "--for", "clip", "--captions", "oscar", "--sources", sources)
+    code, _, err = tiir(*command)
+    assert code == 0, err
+    assert [Dataset.load(to / f"coco-{split}").n_images for split in ("train", "val", "test")] == [10, 5, 5]
+    code, _, err = tiir(*command)
+    assert err.count("there already") == 6
 
 
 def test_a_dead_mirror_and_again(mirror: tuple[Server, Path], tmp_path: Path, tiir: Verb) -> None:

@@ -167,7 +167,7 @@ def detected_features(
                     bad.add("unreadable image", dataset.image_ids[row], pixels)
                     if on_bad == "skip":
                         writer.skip(row, pixels)
-            if pictures:
+            if any(row in missing for row, _ in pictures):
                 found = detector.detect([pixels for _, pixels in pictures], boxes)
                 _put(writer, [row for row, _ in pictures], found, missing, columns)
         if bad and on_bad == "error":

@@ -145,7 +145,14 @@ def allocate(
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:  # checksums its own structure
             file.attrs["format"] = FORMAT
-            file.attrs["info"] = info.model_dump_json()
+            more_facts = (
+                "names",
+                "dataset_path",
+                "skipped",
+            )  # left out where empty: older versions know none
+            file.attrs["info"] = info.model_dump_json(
+                exclude={key for key in more_facts if not getattr(info, key)}
+            )
             file.attrs["ids_sha256"] = _ids_hash(raw + hashes)
             for name, texts in [("image_ids", raw), ("image_sha256", hashes)]:
                 if texts:

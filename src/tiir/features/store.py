@@ -252,7 +252,7 @@ class FeatureStore:
                 process is writing it; rows are still missing at the end.
         """
         path = Path(path)
-        check_plan(image_ids, n_regions, width, dtype, image_sha256)
+        check_plan(image_ids, n_regions, width, dtype, image_sha256, columns)
         shape = (len(image_ids), n_regions, width)
         with locked(path):
             if path.exists() and not overwrite and not (resume and part_of(path).exists()):
@@ -304,7 +304,10 @@ class FeatureStore:
                         f"{path} has features with {key} {then!r}, those to append have {now!r}",
                         hint="write them to a store of their own",
                     )
-            if resume and tuple(new) == old.image_ids[len(old) - len(new) :]:  # killed after the last step
+            kept_new = tuple(name for name in new if name not in old.info.skipped)
+            if (
+                resume and kept_new and kept_new == old.image_ids[-len(kept_new) :]
+            ):  # killed after the last step
                 yield FeatureWriter(path, None)
                 return
             both = sorted(set(new) & set(old.image_ids))
@@ -318,7 +321,12 @@ class FeatureStore:
             check_plan(everything, old.n_regions, old.width, old.dtype, hashes)
             shape = (len(everything), old.n_regions, old.width)
             same = info.dataset_fingerprint == old.info.dataset_fingerprint
-            whole = old.info if same else old.info.model_copy(update={"dataset_fingerprint": None})
+            skipped = {
+                name: why for name, why in old.info.skipped.items() if name not in new
+            }  # repaired ones
+            whole = old.info.model_copy(
+                update={"skipped": skipped} | ({} if same else {"dataset_fingerprint": None})
+            )
             with open_writer(
                 path, whole, everything, hashes, shape, old.dtype, old._header.columns, resume, overwrite
             ) as writer:

@@ -30,6 +30,7 @@ from tiir.progress import track
 __all__ = ["FeatureWriter", "check_plan", "check_same", "locked", "open_writer"]
 
 IntArray = npt.NDArray[np.int64]
+RESERVED = ("regions", "boxes", "crc32", "written")
 EDGE = 1e-3  # a box may lie so far outside [0, 1]: pixel edges, rounding; it is clipped
 
 
@@ -150,10 +151,17 @@ class FeatureWriter:
         for name, (dtype, one) in planned.items():
             values = np.asarray(columns[name])
             if values.shape != (len(rows), *one):
-                raise DataError(f"column {name!r} has shape {values.shape}, not {(len(rows), *one)}")
+                raise DataError(
+                    f"column {name!r} has shape {values.shape}, not {(len(rows), *one)}",
+                    hint="the first axis is images",
+                )
             checked[name] = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
-            if checked[name].dtype.kind == "f" and not np.isfinite(checked[name]).all():
-                raise DataError(f"column {name!r} has NaN or infinite values", hint="extract them again")
+            broken = ~np.isfinite(checked[name]).reshape(len(rows), -1).all(1)  # (k,)
+            if broken.any():
+                raise DataError(
+                    f"image {self.image_ids[rows[broken.argmax()]]!r}: column {name!r} has NaN or infinite values",
+                    hint="extract them again",
+                )
         return checked
 
     def _recheck(self) -> None:
@@ -176,9 +184,20 @@ def _refuse(bad: npt.NDArray[np.bool_], names: Sequence[str], what: str, hint: s
 
 
 def check_plan(
-    image_ids: Sequence[str], n_regions: int, width: int, dtype: str, image_sha256: Sequence[str]
+    image_ids: Sequence[str],
+    n_regions: int,
+    width: int,
+    dtype: str,
+    image_sha256: Sequence[str],
+    columns: Columns = {},
 ) -> None:
-    """Refuse duplicate ids, empty shapes and other dtypes."""
+    """Refuse duplicate ids, empty shapes, other dtypes, and columns that cannot be kept."""
+    for name, (kind, _) in columns.items():
+        if not name.isidentifier() or name in RESERVED or np.dtype(kind).kind not in "iuf":
+            raise DataError(
+                f"a column {name!r} of {kind} cannot be stored",
+                hint=f"a plain name, none of {', '.join(RESERVED)}, with numbers",
+            )
     if not image_ids or n_regions < 1 or width < 1:
         raise DataError(
             f"a store of {len(image_ids)} images, {n_regions} regions, width {width} holds nothing"
@@ -213,7 +232,8 @@ def check_same(
         info.model_dump(mode="json", exclude=skip),
     )
     earlier |= {"shape": tuple(header.shape), "dtype": header.dtype, "columns": dict(header.columns)}
-    now |= {"shape": (len(left), *shape[1:]), "dtype": dtype, "columns": dict(columns)}
+    planned = {name: (np.dtype(kind).name, tuple(one)) for name, (kind, one) in columns.items()}
+    now |= {"shape": (len(left), *shape[1:]), "dtype": dtype, "columns": planned}
     for key, value in now.items():
         if earlier[key] != value:
             raise DataError(f"{path} was begun with {key} {earlier[key]!r}, now it is {value!r}", hint=hint)
@@ -261,15 +281,20 @@ def open_writer(
             )
         file.flush()
         os.fsync(file.fileno())
-    if writer.skipped:
-        _leave_out(part, {image_ids[row]: reason for row, reason in sorted(writer.skipped.items())})
-    os.replace(part, path)
+    if len(
+        writer.missing
+    ):  # skipped ones; a kill between the two steps leaves both files, and resuming does them again
+        _leave_out(part, path, writer)
+        part.unlink()
+    else:
+        os.replace(part, path)
 
 
-def _leave_out(part: Path, skipped: dict[str, str]) -> None:
-    # Replace a file by one without the rows of some images.
+def _leave_out(part: Path, path: Path, filled: FeatureWriter) -> None:
+    # Write the finished store without the rows of skipped images.
     old = read_header(part)
-    rows = np.flatnonzero(old.written == 1)
+    rows = np.setdiff1d(np.arange(len(old.image_ids)), filled.missing)
+    skipped = {old.image_ids[row]: filled.skipped[row] for row in filled.missing.tolist()}
     if not len(rows):
         reason = next(iter(skipped.values()))
         raise DataError(
@@ -277,7 +302,7 @@ def _leave_out(part: Path, skipped: dict[str, str]) -> None:
         )
     smaller = part.with_name(part.name + ".smaller")
     ids, hashes = ([values[row] for row in rows] for values in (old.image_ids, old.image_sha256))
-    info = old.info.model_copy(update={"skipped": skipped})
+    info = old.info.model_copy(update={"skipped": old.info.skipped | skipped})
     allocate(smaller, info, ids, hashes, (len(rows), *old.shape[1:]), old.dtype, old.columns)
     arrays = {name: np.asarray(mapped(part, old, name)) for name in ("regions", "boxes", *old.columns)}
     with open(smaller, "rb+") as file:
@@ -286,7 +311,7 @@ def _leave_out(part: Path, skipped: dict[str, str]) -> None:
             values = {name: array[row : row + 1] for name, array in arrays.items()}
             writer.put([to], values.pop("regions"), values.pop("boxes"), values)
         os.fsync(file.fileno())
-    os.replace(smaller, part)
+    os.replace(smaller, path)
 
 
 @contextmanager
