@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from tiir.cli import main
 from tiir.data.sources.scenes import prepare
@@ -118,6 +119,9 @@ def test_what_a_user_gets_wrong(tiir: Tiir, scenes: Path, tmp_path: Path) -> Non
                 ("--device", "cpu"),
                 ("--revision", "main"),
                 ("--batch-size", 2),
+                ("--boxes", 10),
+                ("--names", tmp_path),
+                ("--on-bad", "skip"),
             ]
         ),
         (
@@ -125,9 +129,45 @@ def test_what_a_user_gets_wrong(tiir: Tiir, scenes: Path, tmp_path: Path) -> Non
             2,
             "--noise does nothing",
         ),
+        (
+            ["extract", scenes, "-e", "grid:x/y", "-o", tmp_path / "x.h5", "--keep-detections"],
+            2,
+            "--keep-detections does",
+        ),
+        (
+            ["extract", scenes, "-e", "detr:x/y", "-o", tmp_path / "x.h5", "--names", tmp_path],
+            2,
+            "--names does nothing",
+        ),
+        (
+            ["extract", scenes, "-e", "detr:x/y", "-o", tmp_path / "x.h5", "--cells", 2],
+            2,
+            "--cells does nothing",
+        ),
         (["convert", tmp_path / "none", "-o", tmp_path / "x.h5"], 1, "no such file"),
         (["verify", tmp_path / "none.h5"], 1, "no such feature store"),
     ]:
         code, _, error = tiir(*arguments)
         assert code == exit_code
         assert says in error
+
+
+def test_the_regions_of_an_image_are_drawn(tiir: Tiir, scenes: Path, tmp_path: Path) -> None:
+    store, out = tmp_path / "scenes.h5", tmp_path / "drawn.png"
+    assert tiir("extract", scenes, "-e", "scenes", "-o", store)[0] == 0
+    code, said, error = tiir("show", store, "val-000002", "-o", out, "--dataset", scenes, "--top", 3)
+    assert code == 0, error
+    assert said.splitlines()[1:] == ["  1", "  2", "  3"]
+    with Image.open(out) as drawn:
+        assert (drawn.format, max(drawn.size)) == ("PNG", 1000)
+    other = tmp_path / "other"
+    prepare(other, split="val", n=6, seed=1).save(other)
+    for arguments, says in [
+        (["val-000002"], "--dataset DIR"),
+        (["val-000002", "--dataset", other], "is not the picture"),
+        (["nobody", "--dataset", scenes], "'nobody'"),
+    ]:
+        code, _, error = tiir("show", store, *arguments, "-o", tmp_path / "none.png")
+        assert code != 0
+        assert says in error
+    assert not (tmp_path / "none.png").exists()

@@ -236,6 +236,19 @@ def test_unreadable_pictures_left_out(photos: Dataset, tmp_path: Path) -> None:
     assert again.fingerprint == store.fingerprint
 
 
+def test_after_an_error_what_the_hint_says_works(photos: Dataset, tmp_path: Path) -> None:
+    """The other pictures of the bad ones' batches are there already."""
+    damage(photos, 2, 7)
+    for _ in range(2):
+        with pytest.raises(DataError, match="--resume --on-bad skip"):
+            detected_features(Quadrants(), photos, tmp_path / "a.h5", boxes=4, batch_size=3, resume=True)
+    detector = Quadrants()
+    store = detected_features(
+        detector, photos, tmp_path / "a.h5", boxes=4, batch_size=3, resume=True, on_bad="skip"
+    )
+    assert (len(store), detector.batches) == (8, [])
+
+
 def test_no_picture_at_all(photos: Dataset, tmp_path: Path) -> None:
     damage(photos, *range(10))
     with pytest.raises(DataError, match="none of the 10 images can be read"):

@@ -26,6 +26,7 @@ from tiir.data.dataset import Dataset
 from tiir.errors import DataError
 from tiir.features import FeatureInfo, FeatureStore
 from tiir.features import writer as writing
+from tiir.features.layout import part_of, read_header
 
 INFO = FeatureInfo(extractor="test", notes={"x": 1})
 many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -540,3 +541,182 @@ def test_the_provenance_is_readable_json(tmp_path: Path) -> None:
     made(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "r") as file:
         assert json.loads(file.attrs["info"])["extractor"] == "test"
+
+
+COLUMNS = {"object_ids": ("int32", (3,)), "nms_threshold": ("float32", ())}
+
+
+def values_of(n: int) -> dict[str, np.ndarray]:
+    return {
+        "object_ids": np.arange(3 * n, dtype=np.int32).reshape(n, 3),
+        "nms_threshold": np.linspace(0.5, 0.6, n, dtype=np.float32),
+    }
+
+
+def with_columns(path: Path, n: int = 6, **options: Any) -> FeatureStore:
+    with FeatureStore.create(path, INFO, ids(n), 3, 5, columns=COLUMNS, **options) as writer:
+        writer.put(range(n), *features(n), values_of(n))
+    return FeatureStore.open(path)
+
+
+def test_columns_come_back(tmp_path: Path) -> None:
+    store = with_columns(tmp_path / "s.h5")
+    assert {name: column.dtype.name for name, column in store.columns.items()} == {
+        "object_ids": "int32",
+        "nms_threshold": "float32",
+    }
+    for name, values in values_of(6).items():
+        np.testing.assert_array_equal(store.columns[name], values)
+    assert made(tmp_path / "plain.h5").columns == {}
+    with FeatureStore.create(tmp_path / "s.h5", INFO, ids(6), 3, 5, columns=COLUMNS, resume=True) as writer:
+        assert not len(writer.missing)
+    for other in ({}, {**COLUMNS, "object_ids": ("int64", (3,))}):
+        with pytest.raises(DataError, match="begun with columns"), FeatureStore.create(
+            tmp_path / "s.h5", INFO, ids(6), 3, 5, columns=other, resume=True
+        ):  # fmt: skip
+            pass
+
+
+@many
+@given(row=st.integers(0, 5), where=st.sampled_from(["object_ids", "nms_threshold"]), data=st.data())
+def test_a_flipped_bit_of_a_column_is_found(tmp_path: Path, row: int, where: str, data: Any) -> None:
+    path = tmp_path / "s.h5"
+    store = with_columns(path, overwrite=True)
+    size = {"object_ids": 12, "nms_threshold": 4}[where]
+    at = store._header.offsets[where] + row * size + data.draw(st.integers(0, size - 1))
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    assert FeatureStore.open(path).verify() == [
+        f"image 'image-{row}' (row {row}) does not match its checksum"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"boxes": ("int32", ())}, "'boxes' of int32 cannot be stored"),
+        ({"a/b": ("int32", ())}, "cannot be stored"),
+        ({"words": ("S9", ())}, "cannot be stored"),
+    ],
+)
+def test_bad_columns(tmp_path: Path, columns: Any, says: str) -> None:
+    with pytest.raises(DataError, match=says), FeatureStore.create(
+        tmp_path / "s.h5", INFO, ["a"], 1, 1, columns=columns
+    ):  # fmt: skip
+        pass
+    values = values_of(2)
+    values["nms_threshold"][1] = NAN
+    with pytest.raises(DataError, match="image 'image-1': column 'nms_threshold' has NaN"), FeatureStore.create(
+        tmp_path / "s.h5", INFO, ids(2), 3, 5, columns=COLUMNS
+    ) as writer:  # fmt: skip
+        writer.put([0, 1], *features(2), values)
+
+
+def test_the_info_of_a_store_without_news_is_as_it_was(tmp_path: Path) -> None:
+    """Older versions refuse keys that they do not know."""
+    made(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5", "r") as file:
+        keys = set(json.loads(file.attrs["info"]))
+        assert "columns" not in file
+    assert not keys & {"names", "dataset_path", "skipped"}
+
+
+def test_skipped_images_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    regions, boxes = features(6)
+    for _ in range(2):  # the second time there is nothing to do
+        with FeatureStore.create(
+            path, INFO, ids(6), 3, 5, columns=COLUMNS, resume=True, image_sha256=[str(i) for i in range(6)]
+        ) as writer:
+            for row in writer.missing:
+                if row in (0, 4):
+                    writer.skip(row, "no picture")
+                else:
+                    one = {name: values[[row]] for name, values in values_of(6).items()}
+                    writer.put([row], regions[[row]], boxes[[row]], one)
+    store = FeatureStore.open(path)
+    assert store.image_ids == ("image-1", "image-2", "image-3", "image-5")
+    assert store.info.skipped == {"image-0": "no picture", "image-4": "no picture"}
+    assert store._header.image_sha256 == ("1", "2", "3", "5")
+    np.testing.assert_array_equal(store.regions, regions[[1, 2, 3, 5]])
+    np.testing.assert_array_equal(store.columns["object_ids"], values_of(6)["object_ids"][[1, 2, 3, 5]])
+    assert store.verify() == []
+    assert [found.name for found in tmp_path.iterdir()] == ["s.h5"]
+    with pytest.raises(DataError, match="'image-4' was left out when they were made: no picture"):
+        store.rows(["image-4"])
+
+
+@pytest.mark.parametrize("step", ["allocate", "replace", "unlink"])
+def test_stopped_while_skipped_images_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "s.h5"
+
+    def fill(writer: Any) -> None:
+        for row in writer.missing:
+            if row == 2:
+                writer.skip(row, "no picture")
+            else:
+                writer.put([row], *(array[[row]] for array in features(6)))
+
+    def stops(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), FeatureStore.create(path, INFO, ids(6), 3, 5) as writer:  # noqa: PT012
+        fill(writer)
+        owner = {"allocate": writing, "replace": os, "unlink": Path}[step]
+        monkeypatch.setattr(owner, step, stops)
+    monkeypatch.undo()
+    with FeatureStore.create(path, INFO, ids(6), 3, 5, resume=True) as writer:
+        assert writer.missing.tolist() == [2]
+        fill(writer)
+    store = FeatureStore.open(path)
+    assert len(store) == 5
+    assert store.verify() == []
+    assert not part_of(path).exists()
+
+
+def test_a_torn_row_whose_picture_is_gone_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with pytest.raises(KeyboardInterrupt), FeatureStore.create(path, INFO, ids(6), 3, 5) as writer:  # noqa: PT012
+        writer.put(range(6), *features(6))
+        raise KeyboardInterrupt
+    with open(part_of(path), "rb+") as file:
+        file.seek(read_header(part_of(path)).offsets["regions"])
+        file.write(b"torn")
+    with FeatureStore.create(path, INFO, ids(6), 3, 5, resume=True) as writer:
+        assert writer.missing.tolist() == [0]
+        writer.skip(0, "gone")
+    assert FeatureStore.open(path).image_ids == tuple(ids(6)[1:])
+
+
+def test_append_keeps_why_images_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    values, boxes = features(1)
+    with FeatureStore.create(path, INFO, ["a", "b"], 3, 5) as writer:
+        writer.put([1], values, boxes)
+        writer.skip(0, "gone")
+    for _ in range(2):  # the second time there is nothing to do
+        with FeatureStore.append(path, INFO, ["c", "d"], resume=True) as writer:
+            if len(writer.missing):
+                writer.put([1], values, boxes)
+                writer.skip(2, "gone too")
+    store = FeatureStore.open(path)
+    assert store.image_ids == ("b", "c")
+    assert store.info.skipped == {"a": "gone", "d": "gone too"}
+    with FeatureStore.append(path, INFO, ["a"], resume=True) as writer:  # repaired
+        writer.put(writer.missing, values, boxes)
+    store = FeatureStore.open(path)
+    assert store.image_ids == ("b", "c", "a")
+    assert store.info.skipped == {"d": "gone too"}
+
+
+def test_a_cut_off_file_with_many_names_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    info = INFO.model_copy(update={"names": {"objects": tuple(map(str, range(30_000)))}})
+    with FeatureStore.create(path, info, ids(2), 3, 5, columns=COLUMNS) as writer:
+        writer.put([0, 1], *features(2), values_of(2))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="cut off.*'image-1' and 0 after it are lost"):
+        FeatureStore.open(path)

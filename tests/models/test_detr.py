@@ -86,7 +86,7 @@ def small_rt_detr() -> torch.nn.Module:
     return transformers.RTDetrForObjectDetection(config)
 
 
-@pytest.fixture(scope="module", params=["detr", "yolos", "rt_detr"])
+@pytest.fixture(scope="module", params=["detr", "yolos", pytest.param("rt_detr", marks=pytest.mark.slow)])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("detr") / request.param

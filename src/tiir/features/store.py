@@ -318,7 +318,7 @@ class FeatureStore:
                 )
             everything = [*old.image_ids, *new]
             hashes = [*old._header.image_sha256, *(image_sha256 or [""] * len(new))]
-            check_plan(everything, old.n_regions, old.width, old.dtype, hashes)
+            check_plan(everything, old.n_regions, old.width, old.dtype, hashes, old._header.columns)
             shape = (len(everything), old.n_regions, old.width)
             same = info.dataset_fingerprint == old.info.dataset_fingerprint
             skipped = {

@@ -189,7 +189,7 @@ def check_plan(
     width: int,
     dtype: str,
     image_sha256: Sequence[str],
-    columns: Columns = {},
+    columns: Columns,
 ) -> None:
     """Refuse duplicate ids, empty shapes, other dtypes, and columns that cannot be kept."""
     for name, (kind, _) in columns.items():

@@ -175,7 +175,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", [(160, 120), (120, 160), (150, 151)], ids=["landscape", "portrait", "odd"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[] if name == "depth 50" else pytest.mark.slow) for name in VARIANTS]
+)
 def test_equals_the_slow_oracle(variant: str, shape: tuple[int, int]) -> None:
     values = changed(**VARIANTS[variant])
     config, network = FrcnnConfig.parse(values, "test"), random_network(values, seed=3)
