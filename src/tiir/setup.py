@@ -11,6 +11,7 @@ from tiir.data.coco import PARTS, WebFile, download, is_done, to_fetch
 from tiir.data.dataset import Dataset
 from tiir.data.download import check_space
 from tiir.errors import ConfigError, TiirError
+from tiir.features.layout import part_of, read_header
 
 __all__ = ["Step", "coco_steps", "disk_needed", "setup_coco"]
 
@@ -32,6 +33,7 @@ class Step:
         fetch: bytes to download.
         disk: bytes it takes while it runs.
         seconds: expected, by the rates above.
+        check: whether it is there and valid now: an earlier step may have changed that.
         run: does it.
     """
 
@@ -40,6 +42,7 @@ class Step:
     fetch: int
     disk: int
     seconds: float
+    check: Callable[[], bool]
     run: Callable[[], None]
 
 
@@ -53,15 +56,20 @@ def setup_coco(to: Path, steps: Sequence[Step], say: Callable[[str], None]) -> N
     """
     check_space(to, disk_needed(steps), "COCO")
     for i, step in enumerate(steps, 1):
-        say(f"[{i}/{len(steps)}] {step.name}: {'there already' if step.done else 'started'}")
-        if not step.done:
+        done = step.check()
+        say(f"[{i}/{len(steps)}] {step.name}: {'there already' if done else 'started'}")
+        if not done:
             step.run()
 
 
 def disk_needed(steps: Sequence[Step]) -> int:
-    """Bytes of disk that the open steps take: what stays, and the largest zip file while it is unpacked."""
-    todo = [step for step in steps if not step.done]
-    return sum(step.disk - step.fetch for step in todo) + max((step.fetch for step in todo), default=0)
+    """Bytes of disk that the open steps take at the fullest moment: what is fetched is gone when it is unpacked."""
+    kept = peak = 0
+    for step in steps:
+        if not step.done:
+            peak = max(peak, kept + step.disk)
+            kept += step.disk - step.fetch
+    return peak
 
 
 def coco_steps(
@@ -90,10 +98,9 @@ def coco_steps(
         raise ConfigError(f"no detector {detector!r}", hint="frcnn:MODEL or detr:MODEL")
     parts = ("train2014", "val2014", captions)
     steps = [_download(to, part, sources, how) for part in parts]
-    fetched = all(step.done for step in steps)
     splits = {split: "minival" if split == "val" and captions == "oscar" else split for split in IMAGES}
     for split, name in splits.items():
-        steps.append(_prepare(to, split, name, captions, fetched))
+        steps.append(_prepare(to, split, name, captions))
     if purpose == "lxmert":
         loaded: list[Any] = []  # the detector, once it is needed
         for split in IMAGES:
@@ -106,18 +113,17 @@ def _download(
 ) -> Step:
     files = sources[part]
     n_bytes, disk = to_fetch(to, files)
-    done = all(is_done(to, file) for file in files)
-    return Step(
-        f"download {part}",
-        done,
-        n_bytes,
-        disk,
-        n_bytes / NETWORK,
-        lambda: _ignore(download(to, [part], sources, **how)),
-    )
+
+    def check() -> bool:
+        return all(is_done(to, file) for file in files)
+
+    def run() -> None:
+        download(to, [part], sources, **how)
+
+    return Step(f"download {part}", check(), n_bytes, disk, n_bytes / NETWORK, check, run)
 
 
-def _prepare(to: Path, split: str, name: str, captions: Captions, fetched: bool) -> Step:
+def _prepare(to: Path, split: str, name: str, captions: Captions) -> Step:
     out = to / f"coco-{split}"
 
     def run() -> None:
@@ -131,9 +137,12 @@ def _prepare(to: Path, split: str, name: str, captions: Captions, fetched: bool)
             data = karpathy.prepare(to / "karpathy" / "dataset_coco.json", split=name, images=to)
         data.save(out, overwrite=True)
 
-    done = fetched and _dataset(out, captions) is not None
+    def check() -> bool:
+        return _dataset(out, captions) is not None
+
+    done = check()
     seconds = 0.0 if done else IMAGES[split] / DECODED
-    return Step(f"prepare {out.name}", done, 0, 0 if done else 50_000_000, seconds, run)
+    return Step(f"prepare {out.name}", done, 0, 0 if done else 50_000_000, seconds, check, run)
 
 
 def _extract(to: Path, split: str, detector: str, device: str, loaded: list[Any]) -> Step:
@@ -147,13 +156,15 @@ def _extract(to: Path, split: str, detector: str, device: str, loaded: list[Any]
         if not loaded:
             loaded.append(load_detector(detector, device=device))
         data = Dataset.load(where)
-        detected_features(
-            loaded[0], data, out, dataset_path=where, resume=not out.exists(), overwrite=out.exists()
-        )
+        _drop_foreign(out, data, detector)
+        detected_features(loaded[0], data, out, dataset_path=where, resume=True, overwrite=True)
 
-    done = _features(out, where, detector)
+    def check() -> bool:
+        return _features(out, where, detector)
+
+    done = check()
     disk = 0 if done else IMAGES[split] * REGION_BYTES
-    return Step(f"extract {out.name}", done, 0, disk, 0.0 if done else IMAGES[split] / DETECTED, run)
+    return Step(f"extract {out.name}", done, 0, disk, 0.0 if done else IMAGES[split] / DETECTED, check, run)
 
 
 def _dataset(path: Path, captions: Captions) -> Dataset | None:
@@ -177,5 +188,14 @@ def _features(path: Path, where: Path, detector: str) -> bool:
         return False
 
 
-def _ignore(value: object) -> None:
-    del value
+def _drop_foreign(out: Path, data: Dataset, detector: str) -> None:
+    # What an earlier setup began with other captions or another detector cannot be continued.
+    part = part_of(out)
+    if not part.exists():
+        return
+    try:
+        begun = read_header(part).info
+    except TiirError:
+        begun = None
+    if begun is None or (begun.dataset_fingerprint, begun.extractor) != (data.fingerprint, detector):
+        part.unlink()

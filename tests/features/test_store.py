@@ -715,8 +715,8 @@ def test_append_keeps_why_images_are_missing(tmp_path: Path) -> None:
 def test_a_cut_off_file_with_many_names_says_so(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     info = INFO.model_copy(update={"names": {"objects": tuple(map(str, range(30_000)))}})
-    with FeatureStore.create(path, info, ids(2), 3, 5, columns=COLUMNS) as writer:
-        writer.put([0, 1], *features(2), values_of(2))
+    with FeatureStore.create(path, info, ids(2), 3, 500, columns=COLUMNS) as writer:
+        writer.put([0, 1], *features(2, 3, 500), values_of(2))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match="cut off.*'image-1' and 0 after it are lost"):
+    with pytest.raises(DataError, match=r"cut off.*'image-1' and 0 after it are lost"):
         FeatureStore.open(path)

@@ -42,7 +42,7 @@ def test_labels_stay_inside_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         plain(self, place, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", noted)
-    corners = np.sort(np.random.default_rng(0).random((36, 2, 2)), axis=1)
+    corners = np.sort(np.random.default_rng(0).random((36, 2, 2), np.float32), axis=1)
     draw_boxes(Image.new("RGB", (500, 375)), corners.reshape(36, 4), [f"grey dog 0.{i}" for i in range(36)])
     assert len(places) == 36
     for i, (x1, y1, x2, y2) in enumerate(places):
@@ -68,7 +68,9 @@ def test_labels_stay_inside_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_labels_say(
     tmp_path: Path, names: dict[str, tuple[str, ...]], columns: dict[str, list[float]], expected: list[str]
 ) -> None:
-    planned = {name: ("int32" if name.endswith("ids") else "float32", (2,)) for name in columns}
+    planned: dict[str, tuple[str, tuple[int, ...]]] = {
+        name: ("int32" if name.endswith("ids") else "float32", (2,)) for name in columns
+    }
     planned["nms_threshold"] = ("float32", ())
     with FeatureStore.create(
         tmp_path / "s.h5", FeatureInfo(extractor="x", names=names), ["a"], 2, 1, columns=planned

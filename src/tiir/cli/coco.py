@@ -73,15 +73,22 @@ def setup_coco_command(
     Example: tiir setup coco --to data/coco --for clip --dry-run
     """
     from tiir.data.coco import read_sources
-    from tiir.setup import coco_steps, disk_needed, setup_coco
+    from tiir.setup import Step, coco_steps, disk_needed, setup_coco
 
-    steps = coco_steps(
-        to, purpose, captions=captions, detector=detector, device=device, sources=read_sources(sources)
-    )
+    table_of_parts = read_sources(sources)
+
+    def plan() -> list[Step]:
+        return coco_steps(
+            to, purpose, captions=captions, detector=detector, device=device, sources=table_of_parts
+        )
+
+    steps = plan()
     if not dry_run:
         setup_coco(to, steps, note)
-        show(f"COCO for {purpose} -> {to}")
-        return
+        if not as_json:
+            show(f"COCO for {purpose} -> {to}")
+            return
+        steps = plan()
     if as_json:
         facts = [
             {"step": s.name, "done": s.done, "fetch": s.fetch, "disk": s.disk, "seconds": round(s.seconds)}

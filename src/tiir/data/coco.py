@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from tiir.data.download import check_space, fetch, unpack
 from tiir.errors import ConfigError, DataError
@@ -36,10 +40,17 @@ class WebFile(BaseModel):
     folder: str = ""
     unpacked: int | None = Field(default=None, ge=0)
 
+    @field_validator("url")
+    @classmethod
+    def _names_a_file(cls, url: str) -> str:
+        if posixpath.basename(urlsplit(url).path) in ("", ".", ".."):
+            raise ValueError("it must end with the name of a file")
+        return url
+
     @property
     def name(self) -> str:
         """The file's own name."""
-        return self.url.rpartition("/")[2].partition("?")[0]
+        return posixpath.basename(urlsplit(self.url).path)
 
     @property
     def is_zip(self) -> bool:
@@ -129,7 +140,12 @@ def read_sources(path: Path | None) -> Mapping[str, tuple[WebFile, ...]]:
         ) from None
     if unknown := sorted(set(other) - set(PARTS)):
         raise ConfigError(f"{path}: no part {unknown[0]!r}", hint=f"one of: {', '.join(PARTS)}")
-    return {**PARTS, **other}
+    table = {**PARTS, **other}
+    counts = Counter(file.name for files in table.values() for file in files)
+    name, n = counts.most_common(1)[0]
+    if n > 1:
+        raise ConfigError(f"{path}: {n} files are called {name!r}", hint="give each another name")
+    return table
 
 
 def is_done(to: Path, file: WebFile) -> bool:
@@ -137,9 +153,8 @@ def is_done(to: Path, file: WebFile) -> bool:
     try:
         record = read_json(_record(to, file))
         sizes = record["files"]
-        return bool(record["url"] == file.url) and all(
-            os.path.getsize(to / file.folder / name) == size for name, size in sizes.items()
-        )
+        same = record["url"] == file.url or (file.sha256 or "").lower() == record["sha256"]  # another mirror
+        return same and all(os.path.getsize(to / file.folder / name) == size for name, size in sizes.items())
     except (DataError, OSError, KeyError, TypeError, AttributeError):
         return False
 
@@ -147,13 +162,32 @@ def is_done(to: Path, file: WebFile) -> bool:
 def to_fetch(to: Path, files: Sequence[WebFile]) -> tuple[int, int]:
     """Bytes to fetch, and bytes of disk to take, of files that are not there yet (as far as sizes are known).
 
-    A zip file is deleted when it is unpacked, so only the largest one counts beside the contents.
+    One file is fetched after another and a zip file is deleted when it is unpacked, so the disk is that of the fullest moment.
     """
-    missing = [file for file in files if not is_done(to, file)]
-    part = sum(_part(to, file).stat().st_size for file in missing if _part(to, file).exists())
-    largest = max((file.bytes or 0 for file in missing if file.is_zip), default=0)
-    wanted = sum(file.bytes or 0 for file in missing)
-    return max(wanted - part, 0), max(sum(file.disk for file in missing) + largest - part, 0)
+    fetch = kept = peak = 0
+    for file in files:
+        if is_done(to, file):
+            continue
+        here = next((p.stat().st_size for p in (to / file.name, _part(to, file)) if p.is_file()), 0)
+        rest = max((file.bytes or 0) - here, 0)
+        fetch += rest
+        content = _content_left(to, file) if file.is_zip else 0
+        peak = max(peak, kept + rest + content)
+        kept += content if file.is_zip else rest
+    return fetch, peak
+
+
+def _content_left(to: Path, file: WebFile) -> int:
+    """Bytes of a zip file's content that are not there: a killed extraction, or a few files lost, takes little."""
+    try:
+        if (to / file.name).exists():
+            with zipfile.ZipFile(to / file.name) as archive:
+                sizes = {member.filename: member.file_size for member in archive.infolist()}
+        else:
+            sizes = read_json(_record(to, file))["files"]
+        return sum(size for name, size in sizes.items() if not (to / file.folder / name).exists())
+    except (DataError, OSError, zipfile.BadZipFile, KeyError, TypeError, AttributeError):
+        return file.disk
 
 
 def download(
@@ -191,15 +225,38 @@ def download(
                 fetch(file.url, archive, n_bytes=file.bytes, sha256=file.sha256, **how)
             sizes = unpack(archive, folder)
         else:
-            path = fetch(file.url, folder / file.name, n_bytes=file.bytes, sha256=file.sha256, **how)
-            archive, sizes = None, {file.name: path.stat().st_size}
+            archive = None
+            path = _fetch_beside_own(folder / file.name, file, how)
+            sizes = {file.name: path.stat().st_size}
+        came = archive or path
+        record = {
+            "url": file.url,
+            "bytes": came.stat().st_size,
+            "sha256": (file.sha256 or sha256_file(came)).lower(),
+            "files": sizes,
+        }
         if hasattr(os, "sync"):
             os.sync()  # the record says that everything is on the disk
-        write_json(_record(to, file), {"url": file.url, "sha256": file.sha256, "files": sizes})
+        write_json(_record(to, file), record)
         if archive is not None:
             archive.unlink()
         fetched.append(file.name)
     return fetched
+
+
+def _fetch_beside_own(path: Path, file: WebFile, how: Mapping[str, Any]) -> Path:
+    # A file of that name that no record knows, or that was changed, is not overwritten.
+    new = path.with_name(f"{path.name}.new") if path.exists() else path
+    fetch(file.url, new, n_bytes=file.bytes, sha256=file.sha256, **how)
+    if new != path:
+        same = sha256_file(new) == sha256_file(path)
+        new.unlink()
+        if not same:
+            raise DataError(
+                f"{path} is in the way: it is not the file that {file.url} holds",
+                hint="move or delete it, and run the command again",
+            )
+    return path
 
 
 def _check_own(archive: Path, file: WebFile) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 import stat
 import time
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tiir.errors import DataError, UnsafePathError
@@ -56,21 +57,28 @@ def fetch(
 
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    failures = 0
+    if _known_tag(part, url) is None:  # nobody can say that it is the beginning of this file
+        part.unlink(missing_ok=True)
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             with requests.Session() as session:
                 _continue(session, url, part, path.name, n_bytes)
             break
         except (requests.ConnectionError, requests.Timeout, HTTPError, _Later) as problem:
-            failures = 1 if _size(part) > before else failures + 1
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures >= tries:
                 raise DataError(
                     f"{url} broke off {tries} times in a row: {_reason(problem)}; {_size(part):,} bytes are kept",
                     hint="check the network and run the same command again: it goes on where it stopped",
                 ) from None
             time.sleep(wait * 2 ** (failures - 1))
+        except requests.RequestException as problem:
+            raise DataError(
+                f"{url} cannot be fetched: {_reason(problem)}",
+                hint="check the address (http:// or https://), or give another in --sources",
+            ) from None
     _check(url, part, n_bytes, sha256, path.suffix == ".zip")
     with open(part, "rb") as file:
         os.fsync(file.fileno())
@@ -129,25 +137,11 @@ class _Later(Exception):
 
 
 def _continue(session: requests.Session, url: str, part: Path, name: str, n_bytes: int | None) -> None:
-    import requests
-
     have, tag = _size(part), _known_tag(part, url)
-    if have and tag is None:  # nobody can say that it is the beginning of this file
-        part.unlink()
-        have = 0
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
-    try:
-        answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except (
-        requests.exceptions.MissingSchema,
-        requests.exceptions.InvalidSchema,
-        requests.exceptions.InvalidURL,
-    ) as bad:
-        raise DataError(
-            f"{url} is no address: {bad}", hint="it must begin with http:// or https://"
-        ) from None
+    answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     with answer:
         status = answer.status_code
         if status == 416:  # nothing is left to send, or ours is longer than theirs
@@ -169,7 +163,8 @@ def _continue(session: requests.Session, url: str, part: Path, name: str, n_byte
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else n_bytes
         if n_bytes is not None and total is not None and total != n_bytes:
-            part.unlink(missing_ok=True)
+            if start:  # else it may be a passing error page, and what came before stays good
+                part.unlink(missing_ok=True)
             raise DataError(
                 f"{url} has {total:,} bytes, {n_bytes:,} were expected",
                 hint="it is another file, or an error page: check the address, or give another in --sources",
@@ -183,9 +178,15 @@ def _continue(session: requests.Session, url: str, part: Path, name: str, n_byte
             while chunk := answer.raw.read1(
                 CHUNK
             ):  # what is there now, so that nothing of it is lost with the connection
+                at += len(chunk)
+                if total is not None and at > total:
+                    part.unlink()
+                    raise DataError(
+                        f"{url} sends more than the {total:,} bytes that were expected",
+                        hint="it is another file: check the address, or give another in --sources",
+                    )
                 file.write(chunk)
                 file.flush()
-                at += len(chunk)
                 show(at)
         if total is not None and at < total:
             raise _Later(f"{at:,} of {total:,} bytes came")
@@ -232,7 +233,7 @@ def _reason(problem: Exception) -> str:
 
 
 def _checked(archive: Path, file: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    members, seen = [], set()
+    members, seen = [], set[str]()
     for member in file.infolist():
         name = member.filename
         parts = name.split("/")
@@ -255,10 +256,16 @@ def _checked(archive: Path, file: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             continue
         if member.flag_bits & 1:
             raise DataError(f"{archive}: member {name!r} is encrypted", hint="unpack it by hand")
-        if name.casefold() in seen:
+        key = posixpath.normpath(name).casefold()
+        if key in seen:
             raise DataError(f"{archive}: two members are called {name!r}", hint="nothing was unpacked")
-        seen.add(name.casefold())
+        seen.add(key)
         members.append(member)
+    if both := seen & {str(folder) for key in seen for folder in PurePosixPath(key).parents}:
+        raise DataError(
+            f"{archive}: {min(both)!r} is a file and a folder",
+            hint="nothing was unpacked; do not use this file",
+        )
     return members
 
 

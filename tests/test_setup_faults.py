@@ -1,0 +1,54 @@
+"""`tiir setup coco` where an earlier step fails or changes what a later one needs: hours of features are not lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.data.test_download import Server
+from tests.models.frcnn.conftest import save_detector  # noqa: F401 - a fixture
+from tests.test_setup_coco import Verb, mirror  # noqa: F401 - a fixture
+
+from tiir.data.dataset import Dataset
+from tiir.features import FeatureStore
+from tiir.features.detected import detected_features
+from tiir.features.layout import part_of
+from tiir.models import load_detector
+
+
+@pytest.mark.slow
+def test_features_outlive_a_lost_picture_and_a_damaged_data_set(
+    mirror: tuple[Server, Path],  # noqa: F811
+    save_detector: Callable[..., Path],  # noqa: F811
+    tmp_path: Path,
+    tiir: Verb,
+) -> None:
+    to, detector = tmp_path / "coco", f"frcnn:{save_detector()}"
+    command = ("setup", "coco", "--to", to, "--for", "lxmert", "--sources", mirror[1],
+               "--detector", detector, "--device", "cpu")  # fmt: skip
+    code, out, err = tiir(*command, "--json")
+    assert code == 0, err
+    assert [step["done"] for step in json.loads(out)] == [True] * 9
+    store = to / "coco-test-frcnn.h5"
+    before = store.stat().st_ino, store.stat().st_mtime_ns
+    next((to / "val2014").glob("*.jpg")).unlink()
+    (to / "coco-test" / "captions.parquet").write_bytes(b"damaged")
+    code, _, err = tiir(*command)
+    assert code == 0, err
+    assert "prepare coco-test: started" in err
+    assert "extract coco-test-frcnn.h5: there already" in err
+    assert (store.stat().st_ino, store.stat().st_mtime_ns) == before
+
+    # A store of other pictures is made again, and what another setup began does not stop it.
+    test, val = Dataset.load(to / "coco-test"), Dataset.load(to / "coco-val")
+    (to / "coco-val-frcnn.h5").replace(store)
+    detected_features(load_detector(detector, device="cpu"), val, to / "begun.h5")
+    (to / "begun.h5").replace(part_of(store))
+    code, _, err = tiir(*command)
+    assert code == 0, err
+    assert "extract coco-val-frcnn.h5: started" in err
+    assert "extract coco-test-frcnn.h5: started" in err
+    assert FeatureStore.open(store).check(test) == 5
+    assert not part_of(store).exists()
