@@ -89,9 +89,10 @@ def query_table(
         )
     galleries = galleries_of(dataset, protocol, keys=keys, captions_per_image=captions_per_image)
     ranks = rank_run(run, dataset, galleries, ties="pessimistic", empty=empty)
+    sides: list[tuple[Direction, Counts]] = [("i2t", ranks.i2t_counts), ("t2i", ranks.t2i_counts)]
     parts = [
         _rows(run, dataset, gallery, fold, direction, counts, depth)
-        for direction, counts in (("i2t", ranks.i2t_counts), ("t2i", ranks.t2i_counts))
+        for direction, counts in sides
         for fold, gallery in enumerate(galleries)
     ]
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)

@@ -1,0 +1,264 @@
+"""How well a caption fits an image, judged by what people wrote about that image: no picture is looked at.
+
+A caption that fits another image as well as captions fit their own is a *suspected positive*: a match that nobody
+labelled. Two sources of evidence:
+
+- a word translation model (IBM Model 1: Brown et al., 1993; as a retrieval model: Berger and Lafferty, 1999), learnt
+  from the data set itself: the captions of one image say the same in other words, so which word of one goes with
+  which word of another can be estimated. It needs no weights and no download.
+- text vectors of a sentence encoder or of the Run, where there are any: the mean cosine with the two nearest captions
+  of the image, the mean vector taken off first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
+
+from tiir.analysis.words import Words
+from tiir.errors import DataError
+
+__all__ = ["CaptionFit", "Translation", "learn_translation"]
+
+ROUNDS = 3
+"""Of expectation maximisation. More rounds sharpen the table to the data set's own phrases."""
+HEARSAY = 0.1
+"""Share of a caption's words that come from anywhere: keeps one unseen word from ruling a match out."""
+LEARN_FROM = 50_000
+"""Captions that the table is learnt from, at most; more change little and take memory (8 kB each)."""
+NEAR = 10
+"""Nearest other images of a caption that calibrate the suspicion."""
+CALIBRATE_ON = 4_000
+"""Captions that calibrate it."""
+WEIGHTS = np.array([0.5, 1.0])
+"""Of the translation and of the cosine, where there are vectors. Not fitted: near misses are chosen by the one."""
+BLOCK = 256  # images whose word probabilities are held at once
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """How likely a word stands in a caption, given words of another caption of the same image.
+
+    Args:
+        table: (n_words, n_words), rows are the given words; a row sums to 1, or to 0 for a word never seen with
+            another caption.
+        background: how likely each word stands in any caption, (n_words,).
+    """
+
+    table: sparse.csr_matrix
+    background: npt.NDArray[np.float32]
+
+    def lift(self, bags: sparse.csr_matrix) -> npt.NDArray[np.float32]:
+        """log P(word | bag) / P(word) of every word, for bags of words (n_bags, n_words), dense."""
+        explained = (normalize(bags, norm="l1") @ self.table).toarray()
+        lift: npt.NDArray[np.float32] = np.log((1 - HEARSAY) * explained / self.background + HEARSAY)
+        return lift
+
+
+def learn_translation(words: Words, captions: IntArray | None = None, *, rounds: int = ROUNDS) -> Translation:
+    """Learn from each caption and the other captions of its image which words go together.
+
+    Args:
+        words: of the data set.
+        captions: positions of the captions to learn from; all where None (a seeded sample of 50,000 at most).
+        rounds: of expectation maximisation.
+
+    Example:
+        >>> texts = ["a cat", "a kitten", "the cat", "a kitten", "a dog", "a puppy"]
+        >>> words = Words(texts, np.array([0, 0, 1, 1, 2, 2]), 3)
+        >>> table = learn_translation(words).table
+        >>> cat, kitten, puppy = (words.position[word] for word in ("cat", "kitten", "puppy"))
+        >>> bool(table[cat, kitten] > table[cat, puppy])
+        True
+    """
+    n_words = len(words.vocabulary)
+    captions = np.asarray(range(len(words.captions)) if captions is None else captions, np.int64)
+    if len(captions) > LEARN_FROM:
+        captions = np.sort(np.random.default_rng(0).choice(captions, LEARN_FROM, replace=False))
+    mine = words.by_caption[captions]
+    rest = (words.by_image[words.caption_image[captions]] - mine).tocsr()
+    rest.eliminate_zeros()
+    rest = normalize(rest, norm="l1")
+    # One entry for every (word of the caption, word of the rest), caption by caption.
+    n_mine, n_rest = np.diff(mine.indptr), np.diff(rest.indptr)
+    target = np.repeat(mine.indices, np.repeat(n_rest, n_mine))
+    n_entries = n_mine.astype(np.int64) * n_rest
+    first = np.repeat(np.cumsum(n_entries) - n_entries, n_entries)
+    within = np.arange(n_entries.sum()) - first
+    width = np.repeat(n_rest, n_entries)
+    place = np.repeat(rest.indptr[:-1].astype(np.int64), n_entries) + within % np.maximum(width, 1)
+    source, weight = rest.indices[place], rest.data[place]
+    spot = np.repeat(np.arange(len(mine.indices)), np.repeat(n_rest, n_mine))  # the word that is explained
+    pairs, entry = np.unique(source.astype(np.int64) * n_words + target, return_inverse=True)
+    rows, columns = pairs // max(n_words, 1), pairs % max(n_words, 1)
+    chance = np.ones(len(pairs))
+    for _ in range(rounds):
+        share = chance[entry] * weight
+        share /= np.bincount(spot, share, minlength=len(mine.indices))[spot]
+        chance = np.bincount(entry, share, minlength=len(pairs))
+        chance /= np.bincount(rows, chance, minlength=n_words)[rows]
+    table = sparse.csr_matrix((chance.astype(np.float32), (rows, columns)), shape=(n_words, n_words))
+    uses = words.caption_frequency.astype(np.float64)
+    return Translation(table, (uses / max(uses.sum(), 1)).astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibration:
+    # From evidence (n_pairs, 1 or 2) to a probability: standardised, added up, and through a logistic curve.
+    mean: FloatArray
+    spread: FloatArray
+    curve: LogisticRegression
+
+    @classmethod
+    def of(cls, evidence: FloatArray, own: npt.NDArray[np.bool_]) -> _Calibration:
+        if own.all() or not own.any():
+            raise DataError(
+                "how well captions fit images cannot be learnt: no image has two captions, or there is one image",
+                hint="missing labels are diagnosed on data sets with several captions an image",
+            )
+        made = cls(evidence.mean(0), evidence.std(0) + 1e-9, LogisticRegression(class_weight="balanced"))
+        made.curve.fit(made._added(evidence), own)
+        return made
+
+    def _added(self, evidence: FloatArray) -> FloatArray:
+        return ((evidence - self.mean) / self.spread) @ WEIGHTS[: evidence.shape[1]][:, None]
+
+    def __call__(self, evidence: FloatArray) -> FloatArray:
+        suspicion: FloatArray = self.curve.predict_proba(self._added(evidence))[:, 1]
+        return suspicion
+
+
+class CaptionFit:
+    """How well captions fit images, by the images' own captions.
+
+    Args:
+        words: of the data set.
+        vectors: text vectors of its captions, (n_captions, n_dims), as more evidence; None for none.
+
+    Example:
+        >>> texts = ["a black cat sleeps", "a cat sleeping", "two dogs run", "dogs running", "a cat sleeps", "a cat"]
+        >>> fit = CaptionFit(Words(texts, np.array([0, 0, 1, 1, 2, 2]), 3))
+        >>> scores = fit(np.array([0, 1]), np.array([4, 4]))  # "a cat sleeps" for the first image and the second
+        >>> bool(scores[0] > scores[1])
+        True
+    """
+
+    def __init__(self, words: Words, vectors: npt.NDArray[np.float32] | None = None) -> None:
+        self._words = words
+        self._translation = learn_translation(words)
+        self._vectors: npt.NDArray[np.float32] | None = None
+        if vectors is not None:
+            if len(vectors) != len(words.captions):
+                raise DataError(
+                    f"{len(vectors):,} text vectors for {len(words.captions):,} captions",
+                    hint="one row a caption, in their order",
+                )
+            unit = normalize(np.asarray(vectors, np.float32))
+            self._vectors = normalize(unit - unit.mean(0))
+
+    def __call__(self, images: IntArray, captions: IntArray) -> FloatArray:
+        """Suspicion for pairs of another image and a caption, (n_pairs,) each: 0 to 1.
+
+        Monotone in the evidence. It is 0.5 where a caption's own image and one of its ten nearest others are equally
+        likely: a pair above looks more like an image and its own caption than like a near miss.
+        """
+        return self._calibration(self._evidence(np.asarray(images), np.asarray(captions), self._translation))
+
+    @cached_property
+    def _calibration(self) -> _Calibration:
+        # Each half of the images is judged by what the other half taught: a pair must not vouch for itself.
+        words, rng = self._words, np.random.default_rng(0)
+        half = rng.permutation(words.n_images) % 2
+        evidence, own = [], []
+        for side in (0, 1):
+            translation = learn_translation(words, np.flatnonzero(half[words.caption_image] != side))
+            judged = np.flatnonzero((half[words.caption_image] == side) & (self._n_others > 0))
+            judged = rng.choice(judged, min(CALIBRATE_ON // 2, len(judged)), replace=False)
+            near = self._nearest(judged, translation)  # (n_judged, NEAR or fewer)
+            images = np.concatenate([words.caption_image[judged], near.ravel()])
+            captions = np.concatenate([judged, np.repeat(judged, near.shape[1])])
+            evidence.append(self._evidence(images, captions, translation))
+            own.append(words.caption_image[captions] == images)
+        return _Calibration.of(np.concatenate(evidence), np.concatenate(own))
+
+    @cached_property
+    def _n_others(self) -> IntArray:
+        owner = self._words.caption_image
+        return (np.bincount(owner, minlength=self._words.n_images)[owner] - 1).astype(np.int64)
+
+    def _nearest(self, captions: IntArray, translation: Translation) -> IntArray:
+        # The other images that captions fit best.
+        words = self._words
+        bags, lengths = words.by_caption[captions], np.maximum(np.diff(words.by_caption.indptr)[captions], 1)
+        fits = np.empty((len(captions), words.n_images), np.float32)
+        for start in range(0, words.n_images, BLOCK):
+            lift = translation.lift(words.by_image[start : start + BLOCK])
+            fits[:, start : start + BLOCK] = (bags @ lift.T) / lengths[:, None]
+        fits[np.arange(len(captions)), words.caption_image[captions]] = -np.inf
+        number = min(NEAR, words.n_images - 1)
+        return (
+            np.argpartition(-fits, number - 1, axis=1)[:, :number]
+            if number
+            else np.empty((len(fits), 0), int)
+        )
+
+    def _evidence(self, images: IntArray, captions: IntArray, translation: Translation) -> FloatArray:
+        columns = [self._explained(images, captions, translation)]
+        if self._vectors is not None:
+            columns.append(self._cosine(images, captions))
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def _explained(self, images: IntArray, captions: IntArray, translation: Translation) -> FloatArray:
+        # Mean log lift of a caption's words, given the image's other captions.
+        words = self._words
+        lengths, explained = np.diff(words.by_caption.indptr), np.zeros(len(images))
+        own = words.caption_image[captions] == images
+        bag = np.where(own, words.n_images + captions, images)  # an image's captions, or those less this one
+        order = np.argsort(bag, kind="stable")
+        bags, starts = np.unique(bag[order], return_index=True)
+        ends = np.append(starts[1:], len(order))
+        for first in range(0, len(bags), BLOCK):
+            these = bags[first : first + BLOCK]
+            less = these >= words.n_images
+            left_out = np.where(less, these - words.n_images, 0)
+            image = np.where(less, words.caption_image[left_out], these)
+            content = (
+                words.by_image[image]
+                - sparse.diags_array(less.astype(np.float32)) @ words.by_caption[left_out]
+            )
+            lift = translation.lift(content.tocsr())
+            pairs = order[starts[first] : ends[first + len(these) - 1]]
+            row = np.searchsorted(these, bag[pairs])
+            asked = words.by_caption[captions[pairs]]
+            number = lengths[captions[pairs]]
+            spread = np.repeat(np.arange(len(pairs)), number)
+            sums = np.bincount(spread, lift[row[spread], asked.indices], minlength=len(pairs))
+            explained[pairs] = sums / np.maximum(number, 1)
+        return explained
+
+    def _cosine(self, images: IntArray, captions: IntArray) -> FloatArray:
+        # Mean cosine with the two nearest of the image's other captions; 0 where it has none.
+        assert self._vectors is not None
+        owner = self._words.caption_image
+        order = np.argsort(owner, kind="stable")
+        starts = np.searchsorted(owner[order], np.arange(self._words.n_images + 1))
+        best = np.full((len(images), 2), np.nan, np.float32)
+        for place in range(int(np.diff(starts).max(initial=0))):
+            there = np.flatnonzero(starts[images] + place < starts[images + 1])
+            other = order[starts[images[there]] + place]
+            cosine = np.einsum("nd,nd->n", self._vectors[captions[there]], self._vectors[other])
+            cosine[other == captions[there]] = np.nan
+            three = np.column_stack([best[there], cosine])
+            best[there] = -np.sort(-three, axis=1)[:, :2]  # NaN goes last
+        found = np.isfinite(best)
+        mean: FloatArray = np.where(found, best, 0).sum(1) / np.maximum(found.sum(1), 1)
+        return mean
