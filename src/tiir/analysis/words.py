@@ -18,7 +18,7 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """A word: letters and digits, with apostrophes inside."""
 
 NUMBERS = frozenset(
-    "two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,dozen,pair,couple,trio".split(",")  # noqa: SIM905
+    "two,three,four,five,six,seven,eight,nine,ten,eleven,twelve,dozen,pair,trio".split(",")  # noqa: SIM905
 )
 """Words that count, besides digits; "one" mostly stands for a pronoun in captions."""
 
@@ -84,10 +84,10 @@ class Words:
         """Number of captions that use a word, (n_words,)."""
         return np.bincount(self.by_caption.indices, minlength=len(self.vocabulary)).astype(np.int64)
 
-    @cached_property
-    def has_content(self) -> npt.NDArray[np.bool_]:
-        """Whether a word is more than grammar, (n_words,)."""
-        return np.array([word not in UNCOUNTED for word in self.vocabulary], bool)
+    @staticmethod
+    def is_content(word: str) -> bool:
+        """Whether a word is more than grammar."""
+        return word not in UNCOUNTED
 
     def images_with(self, word: str) -> int:
         """Number of images whose captions use a word."""
