@@ -21,12 +21,14 @@ PICTURED = 1.3
 LONG = 0.95
 """Quantile of the captions' lengths above which one is long."""
 COLOURS = frozenset(
-    "red,orange,yellow,green,blue,purple,violet,pink,brown,black,white,grey,gray,golden,gold,silver,beige,tan,maroon,"
-    "teal,turquoise,scarlet,crimson,navy,blond,blonde,lavender,magenta,burgundy,cream,bronze,copper".split(
-        ","
-    )  # noqa: SIM905
+    tokens(
+        "red orange yellow green blue purple violet pink brown black white grey gray golden gold silver beige tan "
+        "maroon teal turquoise scarlet crimson navy blond blonde lavender magenta burgundy cream bronze copper"
+    )
 )
-NEGATIONS = frozenset("no,not,without,none,nobody,nothing,never,neither,nor,cannot".split(","))  # noqa: SIM905
+NEGATIONS = frozenset(
+    ["no", "not", "without", "none", "nobody", "nothing", "never", "neither", "nor", "cannot"]
+)
 SPATIAL = re.compile(
     r"\b(?:left|right|above|below|under(?:neath)?|beneath|behind|beside|between|in front of|next to|on top of|"
     r"in the (?:middle|centre|center|corner|background|foreground)|to the side|across from|opposite|inside|outside)\b",

@@ -104,7 +104,7 @@ def learn_translation(words: Words, captions: IntArray | None = None, *, rounds:
     for _ in range(rounds):
         share = chance[entry] * weight
         share /= np.bincount(spot, share, minlength=len(mine.indices))[spot]
-        chance = np.bincount(entry, share, minlength=len(pairs))
+        chance = np.bincount(entry, share, minlength=len(pairs)).astype(np.float64)
         chance /= np.bincount(rows, chance, minlength=n_words)[rows]
     table = sparse.csr_matrix((chance.astype(np.float32), (rows, columns)), shape=(n_words, n_words))
     uses = words.caption_frequency.astype(np.float64)
@@ -130,7 +130,8 @@ class _Calibration:
         return made
 
     def _added(self, evidence: FloatArray) -> FloatArray:
-        return ((evidence - self.mean) / self.spread) @ WEIGHTS[: evidence.shape[1]][:, None]
+        added: FloatArray = ((evidence - self.mean) / self.spread) @ WEIGHTS[: evidence.shape[1]][:, None]
+        return added
 
     def __call__(self, evidence: FloatArray) -> FloatArray:
         suspicion: FloatArray = self.curve.predict_proba(self._added(evidence))[:, 1]

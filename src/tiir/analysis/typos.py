@@ -138,9 +138,10 @@ class _Speller:
                 if uses[other] >= enough and OSA.distance(word, other, score_cutoff=2) <= 2
             ]
         if own:
-            return max(
+            nearest: str = max(
                 own, key=lambda other: (other[0] == word[0], other[-1] == word[-1], uses[other], other)
             )
+            return nearest
         if uses.get(word, 0) >= SEVERAL:
             return None
         listed = [other for other in near if other in self._dictionary and other[0] == word[0]]
