@@ -1,0 +1,63 @@
+"""Tables in files: Parquet, JSON lines or CSV, by the suffix of the name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tiir.errors import ConfigError
+from tiir.io import atomic_write
+
+__all__ = ["SUFFIXES", "check_table", "write_table"]
+
+SUFFIXES = (".parquet", ".jsonl", ".csv")
+
+
+def check_table(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a name that no table can be written to: before the long work, not after it.
+
+    Raises:
+        ConfigError: the suffix is none of `SUFFIXES`, or the file is there already.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{path} says no format", hint=f"end the name with one of: {', '.join(SUFFIXES)}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ConfigError(f"{path} is there already", hint="choose another name, or --overwrite")
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
+    """Write a table; columns that hold lists are JSON text in CSV.
+
+    Raises:
+        ConfigError: as `check_table`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> table = pd.DataFrame({"query": ["a"], "rank": [3], "top": [["b", "c"]]})
+        >>> with TemporaryDirectory() as folder:
+        ...     write_table(table, Path(folder) / "queries.csv")
+        ...     print((Path(folder) / "queries.csv").read_text())
+        query,rank,top
+        a,3,"[""b"", ""c""]"
+        <BLANKLINE>
+    """
+    check_table(path, overwrite=overwrite)
+    with atomic_write(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary, compression="zstd", index=False)
+        elif path.suffix == ".jsonl":
+            frame.to_json(temporary, orient="records", lines=True, force_ascii=False, double_precision=15)
+        else:
+            lists = [name for name in frame.columns if _holds_lists(frame[name])]
+            texts = {
+                name: frame[name].map(lambda row: json.dumps(list(row), ensure_ascii=False)) for name in lists
+            }
+            frame.assign(**texts).to_csv(temporary, index=False)
+
+
+def _holds_lists(column: pd.Series) -> bool:
+    first: Any = column.iloc[0] if len(column) else None
+    return not isinstance(first, (str, bytes)) and hasattr(first, "__len__")

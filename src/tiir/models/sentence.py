@@ -1,0 +1,100 @@
+"""Text encoders of the sentence-transformers layout: a transformer and a pooling over its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tiir.errors import ModelError
+from tiir.io import read_json
+from tiir.models.loading import caption_limit, check_tokenizer, choose_device, load_options, quiet
+from tiir.progress import track
+
+__all__ = ["SentenceEncoder"]
+
+
+class SentenceEncoder:
+    """Turns texts into vectors of unit length.
+
+    The mean over the tokens of the last layer, or its first token where the directory's `1_Pooling/config.json` says
+    so. Weights must be safetensors.
+
+    Args:
+        name: a directory, or a hub id such as "sentence-transformers/all-MiniLM-L6-v2".
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        ModelError: it cannot be loaded, or pools in another way.
+    """
+
+    def __init__(self, name: str, *, device: str = "auto") -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        options = load_options(name)
+        try:
+            with quiet():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+                model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **options)
+        except (OSError, ValueError, KeyError) as problem:
+            raise ModelError(f"{name} cannot be loaded as a text encoder: {problem}") from problem
+        check_tokenizer(name, self._tokenizer, getattr(model.config, "vocab_size", None))
+        self._device = choose_device(device)
+        self._model = model.to(self._device).eval()
+        self._first = _takes_first(name)
+        self._limit = caption_limit(model, self._tokenizer)
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
+        """Vectors of texts, float32 (n, d). Texts of like length go together; each distinct text once."""
+        distinct = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+        ordered = sorted(distinct, key=len)
+        if not ordered:
+            return np.empty((0, self._model.config.hidden_size), np.float32)
+        batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+        parts = [
+            self._batch(batch)
+            for batch in track(
+                batches, total=len(ordered), description="texts", unit="texts", step=batch_size
+            )
+        ]
+        made = np.concatenate(parts)
+        place = {text: n for n, text in enumerate(ordered)}
+        vectors: npt.NDArray[np.float32] = made[[place[text] for text in texts]]
+        return vectors
+
+    @torch.inference_mode()
+    def _batch(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        inputs = self._tokenizer(
+            texts,
+            padding=True,
+            truncation=self._limit is not None,
+            max_length=self._limit,
+            return_tensors="pt",
+        ).to(self._device)
+        states = self._model(**inputs).last_hidden_state
+        if self._first:
+            pooled = states[:, 0]
+        else:
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            pooled = (states * mask).sum(1) / mask.sum(1)
+        unit: npt.NDArray[np.float32] = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+        return unit
+
+
+def _takes_first(name: str) -> bool:
+    path = Path(name) / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return False
+    modes = {key for key, on in read_json(path).items() if key.startswith("pooling_mode_") and on is True}
+    if modes == {"pooling_mode_cls_token"}:
+        return True
+    if modes != {"pooling_mode_mean_tokens"}:
+        raise ModelError(
+            f"{path} asks for {', '.join(sorted(modes)) or 'no pooling'}",
+            hint="encoders that take the mean of the tokens or the first token are supported",
+        )
+    return False
