@@ -156,8 +156,8 @@ def compare(
                 rows["combined"].append(
                     head | {"k": k} | {way: _recall(rank, k, fold) for way, rank in ways.items()}
                 )
-                hits = 100.0 * ((ra <= k).astype(np.float64) - (rb <= k))
-                metrics[a, b, direction, k] = Metric(hits, codes[here], fold)
+                hits = 100.0 * (ra <= k) - 100.0 * (rb <= k)
+                metrics[a, b, direction, k] = Metric(hits.astype(np.float64), codes[here], fold)
                 rows["tests"].append(head | {"k": k} | _mcnemar(ra <= k, rb <= k))
     frames = {name: pd.DataFrame(part) for name, part in rows.items()}
     return Comparison(
@@ -171,7 +171,8 @@ def compare(
 def _recall(rank: npt.NDArray[Any] | None, k: int, fold: npt.NDArray[Any]) -> float:
     if rank is None:
         return float("nan")
-    return Metric(100.0 * (rank <= k), np.zeros(len(rank), np.int64), fold).value
+    hits = np.where(rank <= k, 100.0, 0.0)
+    return Metric(hits, np.zeros(len(rank), np.int64), fold).value
 
 
 def _outcomes(

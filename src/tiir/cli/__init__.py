@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tiir import __version__
+from tiir.cli.analyze import analyze_command, compare_command
 from tiir.cli.coco import download_app, setup_app
 from tiir.cli.demo import demo_command
 from tiir.cli.evaluate import evaluate_command, export_command
@@ -24,7 +25,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Text-image retrieval: recall you can trust, and the reasons behind it.\n\n"
-    "prepare a data set -> score it with a model (or import scores) -> evaluate.  Try: tiir demo",
+    "prepare a data set -> score it with a model (or import scores) -> evaluate -> analyze, compare.  Try: tiir demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,6 +39,8 @@ app.add_typer(import_app, name="import")
 app.command("score")(score_command)
 app.command("rerank")(rerank_command)
 app.command("evaluate")(evaluate_command)
+app.command("analyze")(analyze_command)
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["import_app", "rerank_command", "score_command"]
 
-import_app = typer.Typer(help="Make a Run of embeddings or scores from elsewhere.", no_args_is_help=True)
+import_app = typer.Typer(
+    help="Make a Run of embeddings or scores from elsewhere; read the original study's JSON.",
+    no_args_is_help=True,
+)
 
 
 def score_command(
@@ -287,3 +290,40 @@ def _imported(run: Run, out: Path) -> None:
     for key, value in run.info.notes.items():
         show(f"  {key}: {value}")
     show(f"next: tiir evaluate {out}")
+
+
+@import_app.command("study-json")
+def import_study_command(
+    files: Annotated[
+        list[Path], typer.Argument(help="The study's JSON files, or samples.json of `tiir analyze`.")
+    ],
+    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File for the entries: .jsonl or .parquet.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read the original study's sampled queries, retrievals and comparisons, and find them in a data set."""
+    import pandas as pd
+
+    from tiir.analysis.study import read_study
+    from tiir.analysis.tables import check_table, write_table
+    from tiir.data.dataset import Dataset
+
+    if out is not None:
+        check_table(out, overwrite=overwrite)
+    data, parts = Dataset.load(dataset), []
+    for path in files:
+        part = read_study(path, data)
+        part.insert(0, "file", path.name)
+        parts.append(part)
+        for (side, kind), entries in part.groupby(["direction", "kind"]):
+            told = (entries["images"].map(len) == 1).sum()
+            hits = (
+                "" if kind == "comparison" else f", {entries['positive'].sum()} with a positive in the list"
+            )
+            show(f"{path.name}: {side} {kind}: {len(entries)} queries, {told} of one image{hits}")
+    if out is not None:
+        write_table(pd.concat(parts, ignore_index=True), out, overwrite=overwrite)
+        show(f"-> {out}")

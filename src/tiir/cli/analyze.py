@@ -1,0 +1,257 @@
+"""`tiir analyze`, `tiir compare`: from Runs to reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tiir.cli.options import AsJson, Device, Empty, FirstCaptions, Overwrite, RunDataset, note, show
+from tiir.errors import ConfigError
+
+__all__ = ["analyze_command", "compare_command"]
+
+TableFormat = Literal["parquet", "jsonl", "csv"]
+Protocol = Annotated[
+    str | None,
+    typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
+]
+Keys = Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")]
+Depth = Annotated[int, typer.Option(min=1, help="Candidates a query that are listed.")]
+HardAfter = Annotated[int, typer.Option(min=1, help="A query is hard with no positive in the first so many.")]
+Seed = Annotated[int, typer.Option(help="Of samples and bootstrap.")]
+
+
+def analyze_command(
+    run: Annotated[Path, typer.Argument(help="A Run directory.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the tables and samples.", show_default=False),
+    ] = None,
+    format: Annotated[TableFormat, typer.Option("--format", "-f", help="Of the tables.")] = "parquet",
+    protocol: Protocol = None,
+    keys: Keys = None,
+    captions_per_image: FirstCaptions = None,
+    depth: Depth = 10,
+    hard_after: HardAfter = 10,
+    easy_within: Annotated[
+        int, typer.Option(min=1, help="A query is easy with a positive in the first so many.")
+    ] = 1,
+    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="More evidence of missing labels: a sentence encoder (directory or hub id), or 'run' for the Run's "
+            "own text vectors.",
+            show_default=False,
+        ),
+    ] = None,
+    suspicion: Annotated[
+        float, typer.Option(min=0, max=1, help="From which a candidate counts as a suspected positive.")
+    ] = 0.6,
+    rescore: Annotated[
+        str | None,
+        typer.Option(help="Score captions with typos again, corrected, with this model (that made the Run)."),
+    ] = None,
+    device: Device = "auto",
+    samples: Annotated[int, typer.Option(min=0, help="Hard and easy queries to draw for samples.json.")] = 40,
+    query: Annotated[
+        list[str] | None, typer.Option(help="Show what this image or caption id retrieves. Several times.")
+    ] = None,
+    search: Annotated[
+        list[str] | None, typer.Option(help="Show what captions with all these words retrieve.")
+    ] = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    dataset: RunDataset = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why queries fail: difficulty, tags with evidence, missing labels, hubs; recall on each tag's queries.
+
+    With --query or --search: only what those queries retrieve, as JSON.
+    """
+    import json
+
+    from tiir.analysis.counterfactual import rescore_typos
+    from tiir.analysis.diagnose import diagnose
+    from tiir.analysis.queries import galleries_of, query_table
+    from tiir.analysis.study import chosen
+    from tiir.analysis.study import samples as draw
+    from tiir.analysis.tables import check_table, write_table
+    from tiir.io import write_json
+    from tiir.report.analysis import diagnosis_tables, difficulty_table
+    from tiir.scoring.run import Run
+
+    loaded = Run.load(run)
+    data = loaded.load_dataset(dataset)
+    galleries = galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image)
+    if query or search:
+        found = chosen(loaded, data, galleries, ids=query or (), search=search or (), depth=depth)
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    names = ["queries", "tags", "slices", "recall", "suspects", "typos", "concreteness", "hubs"]
+    names += ["rescored"] if rescore else []
+    if out is not None:
+        for name in names:
+            check_table(out / f"{name}.{format}", overwrite=overwrite)
+        if (out / "samples.json").exists() and not overwrite:
+            raise ConfigError(
+                f"{out / 'samples.json'} is there already", hint="choose another --out, or --overwrite"
+            )
+    table = query_table(
+        loaded, data, galleries, depth=depth, hard_after=hard_after, easy_within=easy_within, empty=empty
+    )
+    made = diagnose(
+        loaded,
+        data,
+        galleries,
+        table=table,
+        text_vectors=_text_vectors(text_encoder, loaded, data, device),
+        suspicion=suspicion,
+        resamples=resamples,
+        seed=seed,
+    )
+    tables = {
+        name: getattr(made, "table" if name == "queries" else name) for name in names if name != "rescored"
+    }
+    if rescore:
+        from tiir import models
+
+        encoder: Any = models.load(rescore, device=device)
+        if not hasattr(encoder, "encode_captions"):
+            raise ConfigError(
+                f"--rescore {rescore} has no text side of its own", hint="name a CLIP-type model"
+            )
+        tables["rescored"] = rescore_typos(loaded, data, galleries, encoder.encode_captions)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in tables.items():
+            write_table(frame, out / f"{name}.{format}", overwrite=overwrite)
+        write_json(out / "samples.json", draw(table, data, number=samples, seed=seed))
+    if as_json:
+        typer.echo(
+            json.dumps(_summary(loaded.name, made, tables.get("rescored")), indent=2, ensure_ascii=False)
+        )
+        return
+    show(difficulty_table(table), *diagnosis_tables(made, k=max(made.recall["k"])))
+    if resamples:
+        show(
+            f"95%: bootstrap of the images, {resamples:,} resamples (seed {seed}); not corrected for the number of tags"
+        )
+    show("A suspected positive is a guess from what people wrote about the image: look before you count it.")
+    if rescore:
+        show(_rescored(tables["rescored"]))
+    for text in made.notes:
+        note(f"note: {text}")
+    if out is not None:
+        show(f"-> {out}: {', '.join(f'{name}.{format}' for name in tables)}, samples.json")
+
+
+def _text_vectors(name: str | None, run: Any, data: Any, device: str) -> Any:
+    if name is None:
+        return None
+    if name == "run":
+        if run.text_embeds is None:
+            raise ConfigError(f"{run.name} holds scores, no text vectors", hint="name a sentence encoder")
+        return run.text_embeds
+    from tiir.models.sentence import SentenceEncoder
+
+    return SentenceEncoder(name, device=device).encode(data.captions)
+
+
+def _rescored(table: Any) -> str:
+    if not len(table):
+        return "No caption with a typo was found to score again."
+    before, after = 100 * (table["rank"] <= 10).mean(), 100 * (table["corrected_rank"] <= 10).mean()
+    better, worse = (table["gain"] > 0).sum(), (table["gain"] < 0).sum()
+    return (
+        f"Typos corrected and scored again: R@10 of {len(table):,} queries goes from {before:.1f} to {after:.1f}; "
+        f"{better:,} rank better, {worse:,} worse."
+    )
+
+
+def _summary(name: str, made: Any, rescored: Any) -> dict[str, Any]:
+    def records(frame: Any) -> list[dict[str, Any]]:
+        values = frame.astype(object)
+        return list(values.where(values.notna(), None).to_dict("records"))
+
+    counts = made.table.groupby(["direction", "difficulty"]).size()
+    summary = {
+        "run": name,
+        "difficulty": {f"{side} {word}": int(n) for (side, word), n in counts.items()},
+        "recall": records(made.recall),
+        "slices": records(made.slices),
+        "hub_skew": made.skew,
+        "notes": made.notes,
+    }
+    return summary if rescored is None else summary | {"rescored": records(rescored)}
+
+
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more Run directories.", show_default=False)],
+    protocol: Protocol = None,
+    keys: Keys = None,
+    captions_per_image: FirstCaptions = None,
+    depth: Depth = 10,
+    hard_after: HardAfter = 10,
+    first: Annotated[int, typer.Option(min=0, help="How many of the most separating queries to print.")] = 10,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File for the queries: .parquet, .jsonl or .csv.", show_default=False
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of the images.")] = 10_000,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    dataset: RunDataset = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who wins which queries, by how much, and whether it could be chance: pair by pair, both ways."""
+    import json
+
+    from tiir.analysis.compare import compare
+    from tiir.analysis.queries import galleries_of
+    from tiir.analysis.tables import check_table, write_table
+    from tiir.report.analysis import comparison_tables
+    from tiir.scoring.run import Run
+
+    if out is not None:
+        check_table(out, overwrite=overwrite)
+    loaded = [Run.load(path) for path in runs]
+    data = loaded[0].load_dataset(dataset)
+    for other in loaded[1:]:
+        other.check(data)
+    by_path = len({run.name for run in loaded}) < len(runs)
+    made = compare(
+        loaded,
+        data,
+        galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image),
+        names=[str(path) if by_path else run.name for path, run in zip(runs, loaded, strict=True)],
+        depth=depth,
+        hard_after=hard_after,
+        resamples=resamples,
+        seed=seed,
+    )
+    if out is not None:
+        write_table(made.queries, out, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+        return
+    show(*comparison_tables(made))
+    show("'study': in the top 10 and at least 10 places better (the original study's rule)\n")
+    show(*made.sentences())
+    show(
+        f"\np: two-sided, {resamples:,} bootstrap resamples of the images (seed {seed}), Holm's correction over "
+        f"{len(made.tests)} tests; intervals are not corrected"
+    )
+    if first:
+        show("", f"The {first} queries that separate them most (rank of {', '.join(made.runs)}):")
+        for row in made.queries.head(first).to_dict("records"):
+            ranks = " ".join(f"{row[f'rank_{name}']:>6,}" for name in made.runs)
+            show(f"  {row['direction']} {ranks}  {row['query']}  {row['text']}")
+    if out is not None:
+        show(f"-> {out}")
