@@ -60,17 +60,14 @@ def diagnosis_tables(diagnosis: Diagnosis, k: int = 10) -> list[Table]:
             row["tag"],
             f"{row['n']:,}",
             f"{row['share']:.1%}",
-            f"{row['recall']:.1f}",
-            _range(row["low"], row["high"]),
-            f"{row['rest_recall']:.1f}",
-            f"{row['difference']:+.1f}",
-            _range(row["difference_low"], row["difference_high"]),
+            f"{row['recall']:.1f}{_interval(row)}",
+            f"{row['difference']:+.1f}{_range(row['difference_low'], row['difference_high'])}",
             f"{row['lift']:.2f}",
         ]
         for row in diagnosis.slices[diagnosis.slices["k"] == k].to_dict("records")
     ]
-    columns = ["", "tag", "queries", "share", f"R@{k}", "95%", "rest", "difference", "95%", "lift"]
-    tagged = _table("Recall on the queries with a tag, and on the rest, percent", columns, rows)
+    columns = ["", "tag", "queries", "share", f"R@{k}", "less the rest", "lift"]
+    tagged = _table("Recall on the queries with a tag, percent; difference to the rest, points", columns, rows)
     rows = []
     for direction, part in diagnosis.hubs.groupby("direction", sort=True):
         top = part.iloc[0]
@@ -140,10 +137,10 @@ def _number(value: float) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"{low:.1f} to {high:.1f}"
+    return "" if pd.isna(low) else f" [dim]{low:+.1f}..{high:+.1f}[/dim]"
 
 
-def _interval(row: pd.Series) -> str:
+def _interval(row: Any) -> str:
     return "" if pd.isna(row["low"]) else f" [dim]{row['low']:.1f}-{row['high']:.1f}[/dim]"
 
 
