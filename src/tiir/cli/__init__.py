@@ -15,6 +15,7 @@ from tiir.cli.coco import download_app, setup_app
 from tiir.cli.demo import demo_command
 from tiir.cli.evaluate import evaluate_command, export_command
 from tiir.cli.features import features_app
+from tiir.cli.figures import figures_command
 from tiir.cli.options import note
 from tiir.cli.prepare import prepare_app
 from tiir.cli.score import import_app, rerank_command, score_command
@@ -41,6 +42,7 @@ app.command("rerank")(rerank_command)
 app.command("evaluate")(evaluate_command)
 app.command("analyze")(analyze_command)
 app.command("compare")(compare_command)
+app.command("figures")(figures_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

@@ -67,7 +67,9 @@ def diagnosis_tables(diagnosis: Diagnosis, k: int = 10) -> list[Table]:
         for row in diagnosis.slices[diagnosis.slices["k"] == k].to_dict("records")
     ]
     columns = ["", "tag", "queries", "share", f"R@{k}", "less the rest", "lift"]
-    tagged = _table("Recall on the queries with a tag, percent; difference to the rest, points", columns, rows)
+    tagged = _table(
+        "Recall on the queries with a tag, percent; difference to the rest, points", columns, rows
+    )
     rows = []
     for direction, part in diagnosis.hubs.groupby("direction", sort=True):
         top = part.iloc[0]

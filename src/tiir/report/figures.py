@@ -32,9 +32,10 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 COLUMN, TEXT = 3.4, 7.0
 """Widths in inches of a column and of the text of a two-column page."""
 NAMES = {"i2t": "image to text", "t2i": "text to image"}
+FONT = 7.0  # points
 LARGEST = 100  # k of the curves
 RC = {
-    "font.size": 7,
+    "font.size": FONT,
     "axes.titlesize": 8,
     "axes.labelsize": 7,
     "legend.fontsize": 6.5,
@@ -131,7 +132,16 @@ def rank_histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 place = np.arange(n_bins) + (number - (len(ranks) - 1) / 2) * width
                 hatch = ("", "////", "....", "xxxx", "\\\\\\\\", "++++")[number % 6]
                 colour = COLOURS[number % len(COLOURS)]
-                axis.bar(place, share, width, label=name, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3)
+                axis.bar(
+                    place,
+                    share,
+                    width,
+                    label=name,
+                    color=colour,
+                    hatch=hatch,
+                    edgecolor="white",
+                    linewidth=0.3,
+                )
             axis.set_xticks(range(n_bins), [_bin(2**n) for n in range(n_bins)], rotation=45, ha="right")
             axis.set(title=NAMES[side], xlabel="rank of the best positive", ylabel="queries, percent")
         axes[0].legend(frameon=False)
@@ -139,7 +149,15 @@ def rank_histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _bin(low: int) -> str:
-    return "1" if low == 1 else f"{low}-{2 * low - 1}" if low < 512 else f"{low}+" if low < 1024 else f"{low // 1024}k+"
+    return (
+        "1"
+        if low == 1
+        else f"{low}-{2 * low - 1}"
+        if low < 512
+        else f"{low}+"
+        if low < 1024
+        else f"{low // 1024}k+"
+    )
 
 
 def rank_scatter(a: pd.DataFrame, b: pd.DataFrame, name_a: str, name_b: str, *, k: int = 10) -> Figure:
@@ -156,12 +174,18 @@ def rank_scatter(a: pd.DataFrame, b: pd.DataFrame, name_a: str, name_b: str, *, 
             here = (a["direction"] == side).to_numpy()
             x, y = a["rank"].to_numpy()[here], b["rank"].to_numpy()[here]
             top = max(x.max(), y.max(), k + 1) * 1.5
-            jitter = np.exp(np.random.default_rng(0).normal(0, 0.06, (2, len(x))))  # equal ranks lie side by side
-            axis.scatter(x * jitter[0], y * jitter[1], s=3, alpha=_alpha(len(x)), color=COLOURS[0], linewidths=0)
+            jitter = np.exp(
+                np.random.default_rng(0).normal(0, 0.06, (2, len(x)))
+            )  # equal ranks lie side by side
+            axis.scatter(
+                x * jitter[0], y * jitter[1], s=3, alpha=_alpha(len(x)), color=COLOURS[0], linewidths=0
+            )
             axis.plot([0.7, top], [0.7, top], color="#444444", linewidth=0.6)
             axis.axvline(k + 0.5, color=COLOURS[1], linewidth=0.7, linestyle="--")
             axis.axhline(k + 0.5, color=COLOURS[1], linewidth=0.7, linestyle="--")
-            corners: list[tuple[float, float, npt.NDArray[np.bool_], Literal["left", "right"], Literal["top", "bottom"]]] = [
+            corners: list[
+                tuple[float, float, npt.NDArray[np.bool_], Literal["left", "right"], Literal["top", "bottom"]]
+            ] = [
                 (0.02, 0.98, (x <= k) & (y > k), "left", "top"),
                 (0.98, 0.02, (x > k) & (y <= k), "right", "bottom"),
                 (0.98, 0.98, (x > k) & (y > k), "right", "top"),
@@ -198,7 +222,15 @@ def slice_bars(slices: pd.DataFrame, direction: str = "t2i", *, k: int = 10) -> 
         for n, (at, width, colour) in enumerate(zip(place, value, colours, strict=True)):
             axis.barh(at, width, 0.7, color=colour, alpha=0.9 if sure.iloc[n] else 0.35)
         errors = np.abs(np.stack([value - part["difference_low"], part["difference_high"] - value]))
-        axis.errorbar(value, place, xerr=np.nan_to_num(errors), fmt="none", ecolor="#222222", elinewidth=0.7, capsize=1.5)
+        axis.errorbar(
+            value,
+            place,
+            xerr=np.nan_to_num(errors),
+            fmt="none",
+            ecolor="#222222",
+            elinewidth=0.7,
+            capsize=1.5,
+        )
         axis.axvline(0, color="#222222", linewidth=0.6)
         axis.set_yticks(place, [f"{tag} ({n:,})" for tag, n in zip(part["tag"], part["n"], strict=True)])
         axis.set(xlabel=f"{NAMES[direction]} R@{k} less the rest, points (pale: 0 inside the 95% interval)")

@@ -1,0 +1,281 @@
+"""The original study's photo grids: hard image retrieval, hard text retrieval, where one model beats another.
+
+Words set bold and in colour are those that no caption of the shown image holds: of a query, those missing from the
+captions of the image retrieved first; of a retrieved caption, those missing from the captions of the query image. They
+are where to look first, not a proof. Positives have a blue frame and a tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tiir.analysis.words import UNCOUNTED, tokens
+from tiir.data.dataset import Dataset
+from tiir.errors import DataError
+from tiir.report.figures import COLOURS, FONT, TEXT, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["hard_image_retrieval", "hard_text_retrieval", "sample_hard", "unsupported", "where_a_beats_b"]
+
+Row = dict[str, Any]
+RIGHT, WRONG, PLAIN = COLOURS[0], COLOURS[1], "#222222"
+PHOTO = 300  # pixels of the longer side as drawn
+LINE = 0.125  # inches a line of text takes
+NOTE = (
+    "Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of the {what} holds. "
+    "Sampled (seed {seed}), not picked."
+)
+
+
+def unsupported(text: str, dataset: Dataset, image: str) -> list[tuple[str, bool]]:
+    """The words of a text, each with whether it is a word of content that no caption of an image holds.
+
+    Example:
+        >>> data = Dataset("pets", "test", ["a"], ["a0"], ["a black cat"], np.array([0]))
+        >>> unsupported("A white cat.", data, "a")
+        [('A', False), ('white', True), ('cat.', False)]
+    """
+    own = dataset.captions_of(dataset.image_position[image])
+    said = {word for n in own for word in tokens(dataset.captions[n])}
+    return [
+        (part, any(word not in said and word not in UNCOUNTED for word in tokens(part)))
+        for part in _parts(text)
+    ]
+
+
+def _parts(text: str) -> list[str]:
+    # Words with their punctuation, also where a space parts them ("snow .").
+    parts: list[str] = []
+    for part in text.split():
+        if parts and not any(letter.isalnum() for letter in part):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return parts
+
+
+def sample_hard(table: pd.DataFrame, direction: str, *, n: int = 4, seed: int = 0) -> list[Row]:
+    """Hard queries of a direction, drawn at random: the hardest would be the oddest, not the typical."""
+    part = table[(table["direction"] == direction) & (table["difficulty"] == "hard")]
+    picked = np.random.default_rng(seed).choice(len(part), min(n, len(part)), replace=False)
+    rows: list[Row] = part.iloc[np.sort(picked)].to_dict("records")
+    return rows
+
+
+def hard_image_retrieval(
+    rows: Sequence[Row], dataset: Dataset, *, depth: int = 5, seed: int = 0, note: str = NOTE
+) -> Figure:
+    """Caption queries, the photo that was meant, and the photos that came first.
+
+    Args:
+        rows: t2i rows of a query table, as dicts.
+        dataset: with photos.
+        depth: photos shown a query.
+        seed: of the sample, for the legend.
+        note: the legend.
+
+    Raises:
+        DataError: no rows, or no photos.
+    """
+    _check(rows, dataset)
+    figure, grid = _grid(len(rows), depth + 1, photo=TEXT / (depth + 1), lines=2)
+    for line, row in zip(grid, rows, strict=True):
+        _words(figure, line[0], unsupported(row["text"], dataset, row["top"][0]), width=TEXT)
+        _photo(figure, line[0], dataset, row["best_positive"], f"meant (rank {row['rank']:,})", True)
+        for cell, name, hit in zip(line[1:], row["top"], row["top_positive"], strict=False):
+            _photo(figure, cell, dataset, name, "", hit)
+    return _noted(figure, note.format(what="first photo", seed=seed))
+
+
+def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5, seed: int = 0) -> Figure:
+    """Photo queries, the captions that came first, and one that was meant.
+
+    Args:
+        rows: i2t rows of a query table, as dicts.
+        dataset: with photos.
+        depth: captions shown a query.
+        seed: of the sample, for the legend.
+
+    Raises:
+        DataError: no rows, or no photos.
+    """
+    _check(rows, dataset)
+    columns = 2
+    photo = TEXT / columns * 0.38
+    figure, grid = _grid(
+        -(-len(rows) // columns), columns, photo=photo, lines=0, width=TEXT / columns, least=1.75
+    )
+    for cell, row in zip(grid.reshape(-1, 4), rows, strict=False):
+        left, bottom, _, height = cell
+        _photo(figure, np.array([left, bottom, photo, height]), dataset, row["query"], "", None)
+        x, y = left + photo + 0.08, bottom + height - 0.02
+        width = TEXT / columns - photo - 0.2
+        for name, hit in list(zip(row["top"], row["top_positive"], strict=True))[:depth]:
+            text = dataset.captions[dataset.caption_position[name]]
+            words = [
+                ("\N{CHECK MARK}" if hit else "\N{BULLET}", False),
+                *unsupported(text, dataset, row["query"]),
+            ]
+            y = _flow(figure, x, y, words, width, lines=2, colour=RIGHT if hit else PLAIN) - 0.03
+        meant = dataset.captions[dataset.caption_position[row["best_positive"]]]
+        words = [("meant", False), (f"({row['rank']:,}):", False), *((word, False) for word in _parts(meant))]
+        _flow(figure, x, y, words, width, lines=2, colour=RIGHT)
+    return _noted(figure, NOTE.format(what="photo", seed=seed))
+
+
+def where_a_beats_b(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    name_a: str,
+    name_b: str,
+    dataset: Dataset,
+    *,
+    n: int = 4,
+    depth: int = 4,
+) -> Figure:
+    """The caption queries on which A is furthest ahead of B, with what each retrieved.
+
+    Args:
+        a, b: query tables of the same queries.
+        name_a, name_b: of the Runs.
+        dataset: with photos.
+        n: queries shown: those A has in its top 10 with the largest ratio of ranks, one an image.
+        depth: photos shown a query and model.
+
+    Raises:
+        DataError: A beats B nowhere, or no photos.
+    """
+    both = a.assign(other=b["rank"].to_numpy())
+    both = both[(both["direction"] == "t2i") & (both["rank"] <= 10) & (both["other"] > both["rank"])]
+    order = (both["other"] / both["rank"]).sort_values(ascending=False, kind="stable").index
+    first = both.loc[order].drop_duplicates("image").head(n)
+    rows_a: list[Row] = first.to_dict("records")
+    rows_b: list[Row] = b.loc[first.index].to_dict("records")
+    _check(rows_a, dataset)
+    figure, grid = _grid(len(rows_a), 2 * depth + 1, photo=TEXT / (2 * depth + 1), lines=2, heads=1)
+    for line, x, y in zip(grid, rows_a, rows_b, strict=True):
+        _words(figure, line[0], unsupported(x["text"], dataset, y["top"][0]), width=TEXT, above=1)
+        _photo(figure, line[0], dataset, x["best_positive"], "meant", True)
+        for start, row, name in ((1, x, name_a), (1 + depth, y, name_b)):
+            _flow(figure, line[start][0] + 0.05, line[start][1] + line[start][3] + 0.13,
+                  [(name, False), (f"(rank {row['rank']:,})", False)], TEXT * depth, lines=1)  # fmt: skip
+            for cell, image, hit in zip(line[start:], row["top"][:depth], row["top_positive"], strict=False):
+                _photo(figure, cell, dataset, image, "", hit)
+    note = (
+        f"Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of {name_b}'s first photo holds. "
+        f"The {len(rows_a)} queries with the largest ratio of ranks."
+    )
+    return _noted(figure, note)
+
+
+def _check(rows: Sequence[Row], dataset: Dataset) -> None:
+    if dataset.image_root is None:
+        raise DataError(f"{dataset!r} has no photos to draw", hint="prepare it with --images FOLDER")
+    if not rows:
+        raise DataError("there is no such query to draw", hint="a lower --hard-after finds more hard ones")
+
+
+def _grid(
+    rows: int, columns: int, *, photo: float, lines: int, heads: int = 0, width: float = 0, least: float = 0
+) -> tuple[Figure, Any]:
+    # Boxes in inches from the lower left corner: (rows, columns, [left, bottom, width, height]).
+    from matplotlib.figure import Figure as New
+
+    across, down = width or photo, max(photo * 0.75, least)
+    step = down + (lines + heads) * LINE + 0.12
+    height = rows * step + 2 * LINE + 0.05
+    with style():
+        figure = New(figsize=(TEXT, height))
+    boxes = np.empty((rows, columns, 4))
+    for row in range(rows):
+        for column in range(columns):
+            bottom = height - (row + 1) * step + 0.06
+            boxes[row, column] = [column * across, bottom, across, down]
+    return figure, boxes
+
+
+def _photo(figure: Figure, box: Any, dataset: Dataset, name: str, label: str, hit: bool | None) -> None:
+    width, height = figure.get_size_inches()
+    left, bottom, across, down = box
+    inset = 0.03
+    axes = figure.add_axes(
+        (
+            (left + inset) / width,
+            (bottom + inset) / height,
+            (across - 2 * inset) / width,
+            (down - 2 * inset) / height,
+        )
+    )
+    image = dataset.image(dataset.image_position[name])
+    image.thumbnail((PHOTO, PHOTO))
+    axes.imshow(np.asarray(image))
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=RIGHT if hit else "#999999", linewidth=2.2 if hit else 0.5)
+    text = f"\N{CHECK MARK} {label}".strip() if hit else label
+    if text:
+        box_style = {"facecolor": RIGHT if hit else "white", "edgecolor": "none", "pad": 1.2}
+        axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=6, bbox=box_style,
+                  color="white" if hit else PLAIN, family="DejaVu Sans")  # fmt: skip
+
+
+def _words(figure: Figure, box: Any, words: list[tuple[str, bool]], *, width: float, above: int = 0) -> None:
+    _flow(figure, 0.03, box[1] + box[3] + (2 + above) * LINE, words, width - 0.06, lines=2)
+
+
+def _flow(
+    figure: Figure,
+    x: float,
+    y: float,
+    words: list[tuple[str, bool]],
+    width: float,
+    *,
+    lines: int,
+    colour: str = PLAIN,
+) -> float:
+    # Words one after the other, wrapped at `width` inches; what does not fit in `lines` ends with an ellipsis.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import FontProperties
+
+    renderer: Any = FigureCanvasAgg(figure).get_renderer()
+    size = FONT
+    across, down = figure.get_size_inches()
+    at, line = 0.0, 0
+    for word, marked in words:
+        font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if marked else "normal")
+        long = renderer.get_text_width_height_descent(f"{word} ", font, False)[0] / figure.dpi
+        if at and at + long > width:
+            at, line = 0.0, line + 1
+            if line == lines:
+                figure.text(
+                    (x + width) / across,
+                    (y - (line - 1) * LINE) / down,
+                    "…",
+                    ha="left",
+                    va="top",
+                    fontsize=size,
+                )
+                break
+        figure.text((x + at) / across, (y - line * LINE) / down, word, va="top", fontproperties=font,
+                    color=WRONG if marked else colour)  # fmt: skip
+        at += long
+    return y - (min(line, lines - 1) + 1) * LINE
+
+
+def _noted(figure: Figure, text: str) -> Figure:
+    _flow(
+        figure,
+        0.03,
+        2 * LINE,
+        [(word, False) for word in text.split()],
+        TEXT - 0.1,
+        lines=2,
+        colour="#555555",
+    )
+    return figure
