@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tiir.cli.options import FigureFormat, FirstCaptions, Out, Overwrite, RunDataset, show
+from tiir.cli.options import FirstCaptions, Out, Overwrite, RunDataset, show
 from tiir.errors import ConfigError
 
 __all__ = ["figures_command"]
@@ -18,7 +18,7 @@ def figures_command(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one data set.", show_default=False)],
     out: Out,
     formats: Annotated[
-        list[FigureFormat] | None,
+        list[str] | None,
         typer.Option("--format", "-f", help="png, svg or pdf; may be given several times. All if not given."),
     ] = None,
     protocol: Annotated[
@@ -38,6 +38,7 @@ def figures_command(
     from tiir.report import figures, photos
     from tiir.scoring.run import Run
 
+    kinds = figures.checked(formats or figures.FORMATS)
     loaded = [Run.load(path) for path in runs]
     data = loaded[0].load_dataset(dataset)
     for other in loaded[1:]:
@@ -53,7 +54,7 @@ def figures_command(
     galleries = galleries_of(data, protocol, captions_per_image=captions_per_image)
     tables = {name: query_table(run, data, galleries) for name, run in zip(names, loaded, strict=True)}
     out.mkdir(parents=True, exist_ok=True)
-    kinds, files = formats or list(figures.FORMATS), []
+    files: list[str] = []
 
     def draw(figure: Any, name: str) -> None:
         figures.save(figure, out / name.replace("/", "-"), kinds)

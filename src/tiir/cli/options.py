@@ -21,7 +21,6 @@ __all__ = [
     "Device",
     "Empty",
     "Features",
-    "FigureFormat",
     "FirstCaptions",
     "Format",
     "Images",
@@ -50,7 +49,6 @@ OnBad = Literal["error", "skip"]
 Ties = Literal["pessimistic", "optimistic", "expected"]
 Empty = Literal["error", "exclude"]
 Format = Literal["trec", "npz", "csv", "parquet"]
-FigureFormat = Literal["png", "svg", "pdf"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Directory to write.", show_default=False)]

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "rank_histograms", "rank_scatter", "recall_curves", "save", "slice_bars", "style"]
+__all__ = [
+    "FORMATS",
+    "checked",
+    "rank_histograms",
+    "rank_scatter",
+    "recall_curves",
+    "save",
+    "slice_bars",
+    "style",
+]
 
 FigureFormat = Literal["png", "svg", "pdf"]
 FORMATS: tuple[FigureFormat, ...] = ("png", "svg", "pdf")
@@ -58,7 +67,19 @@ def style() -> Any:
     return mpl.rc_context(RC)
 
 
-def save(figure: Figure, path: Path, formats: Sequence[FigureFormat] = FORMATS) -> list[Path]:
+def checked(formats: Sequence[str]) -> list[FigureFormat]:
+    """The formats, in order and once each.
+
+    Raises:
+        ConfigError: one is not of `FORMATS`.
+    """
+    unknown = [kind for kind in formats if kind not in FORMATS]
+    if unknown:
+        raise ConfigError(f"no figure format {unknown[0]!r}", hint=f"one of: {', '.join(FORMATS)}")
+    return [kind for kind in FORMATS if kind in formats]
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write a figure as `path` with the suffix of each format; the same figure gives the same bytes.
 
     Args:
@@ -73,9 +94,7 @@ def save(figure: Figure, path: Path, formats: Sequence[FigureFormat] = FORMATS) 
         ConfigError: an unknown format.
     """
     written = []
-    for kind in formats:
-        if kind not in FORMATS:
-            raise ConfigError(f"no figure format {kind!r}", hint=f"one of: {', '.join(FORMATS)}")
+    for kind in checked(formats):
         target = path.with_name(f"{path.name}.{kind}")
         dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
         with style(), atomic_write(target) as temporary:
