@@ -51,7 +51,7 @@ def test_own_photos_from_folder_to_recall(tiir: Tiir, photos: Path, tmp_path: Pa
     code, out, _ = tiir("evaluate", tmp_path / "run")
     assert "own: 4 images x 8 captions" in " ".join(out.split())
     assert "ties pessimistic" in " ".join(out.split())
-    code, out, _ = tiir("evaluate", tmp_path / "run", "--markdown")
+    code, out, _ = tiir("evaluate", tmp_path / "run", "--table", "markdown")
     assert "| perfect |" in out or "| run |" in out
     code, out, _ = tiir("export", tmp_path / "run", "-f", "csv", "-o", tmp_path / "out.csv")
     assert code == 0

@@ -106,7 +106,7 @@ def test_a_cascade_is_explored_without_scoring(
     assert [row["run"] for row in (before, zero, one)] == ["first", "cascade mix 0", "cascade mix 1"]
     assert (before["cross"], zero["cross"]["mix"], one["cross"]["mix"]) == (None, 0, 1)
     assert zero["values"] == before["values"] != one["values"]
-    code, shown, _ = tiir(*evaluate, "--markdown")
+    code, shown, _ = tiir(*evaluate, "--table", "markdown")
     assert "| run | pairs scored | % of all | depth | mix | i2t listed | t2i listed |" in shown
     assert f"| cascade | {Run.load(out).info.notes['pairs']:,} |" in shown
     assert len(fake.scored) == n

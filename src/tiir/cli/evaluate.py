@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ from tiir.cli.options import AsJson, Empty, FirstCaptions, Format, Overwrite, Ru
 from tiir.errors import ConfigError
 
 __all__ = ["evaluate_command", "export_command"]
+
+Tables = Literal["text", "markdown", "latex", "csv"]
 
 
 def evaluate_command(
@@ -44,7 +46,9 @@ def evaluate_command(
     ] = None,
     dataset: RunDataset = None,
     as_json: AsJson = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    table: Annotated[
+        Tables, typer.Option("--table", "-t", help="text, markdown, latex (booktabs, best in bold) or csv.")
+    ] = "text",
 ) -> None:
     """Recall@k both ways, ranks and 95% intervals, under a stated protocol."""
     import json
@@ -52,7 +56,7 @@ def evaluate_command(
 
     from tiir.metrics.evaluate import evaluate as run_evaluation
     from tiir.report.cascade import cross_markdown, cross_table
-    from tiir.report.tables import evaluation_tables, markdown_table
+    from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table
     from tiir.scoring.cascade import remix
     from tiir.scoring.run import Run
 
@@ -81,18 +85,24 @@ def evaluate_command(
                 seed=seed,
             )
             evaluations.append(replace(evaluation, run=label))
+    if table == "csv" and not as_json:
+        typer.echo(csv_table(evaluations), nl=False)
+        return
     if as_json:
         typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
         return
     for group in _same_gallery(evaluations):
-        if markdown:
-            typer.echo(markdown_table(group))
+        if table != "text":
+            typer.echo(markdown_table(group) if table == "markdown" else latex_table(group))
         else:
             show(*evaluation_tables(group))
         if any(e.cross for e in group):
-            typer.echo(cross_markdown(group)) if markdown else show(cross_table(group))
+            if table == "latex":
+                note("what a cascade lost is in --table text, markdown and --json")
+            else:
+                typer.echo(cross_markdown(group)) if table == "markdown" else show(cross_table(group))
     if resamples:
-        place = "in brackets" if markdown else "below each value"
+        place = {"text": "below each value", "markdown": "in brackets", "latex": "% below each value"}[table]
         show(f"{place}: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})")
     for e in evaluations:
         for warning in e.warnings:

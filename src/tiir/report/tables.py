@@ -1,4 +1,4 @@
-"""The recall table, for people and for Markdown files."""
+"""The recall table, for people, Markdown files, papers and spreadsheets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tiir.metrics.evaluate import Evaluation
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["evaluation_tables", "markdown_table", "title"]
+__all__ = ["csv_table", "evaluation_tables", "latex_table", "markdown_table", "title"]
 
 
 def title(evaluation: Evaluation) -> str:
@@ -103,3 +103,86 @@ def _markdown_rows(evaluations: Sequence[Evaluation], columns: Sequence[str]) ->
                 cell += f" [{low}, {high}]"
             cells.append(cell)
         yield f"| {e.run} | " + " | ".join(cells) + " |"
+
+
+def latex_table(evaluations: Sequence[Evaluation]) -> str:
+    """A LaTeX table for the package booktabs: best value of each column in bold, intervals small below it.
+
+    Evaluations without intervals give a table without them; the title is the caption. Of one Run nothing is bold.
+
+    Args:
+        evaluations: of Runs under one protocol (same gallery, same tie rule).
+    """
+    parts = []
+    for number, (heading, columns) in enumerate(_sections(evaluations)):
+        best = {name: _best(evaluations, name) for name in columns}
+        lines = [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \begin{{tabular}}{{l{'r' * len(columns)}}}",
+            r"    \toprule",
+        ]
+        lines.append("    Run & " + " & ".join(_escape(_label(name)) for name in columns) + r" \\")
+        lines.append(r"    \midrule")
+        for e in evaluations:
+            values = [_latex_value(e, name, best[name]) for name in columns]
+            lines.append(f"    {_escape(e.run)} & " + " & ".join(values) + r" \\")
+            if e.intervals:
+                edges = [_latex_interval(e, name) for name in columns]
+                lines.append("     & " + " & ".join(edges) + r" \\")
+        text = f"{title(evaluations[0])}. {heading}." if number == 0 else f"{heading}."
+        lines += [r"    \bottomrule", r"  \end{tabular}", rf"  \caption{{{_escape(text)}}}", r"\end{table}"]
+        parts.append("\n".join(lines) + "\n")
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+def _best(evaluations: Sequence[Evaluation], name: str) -> str | None:
+    # As printed: two values that read the same are both best.
+    values = [e.values[name] for e in evaluations if name in e.values]
+    if len(values) < 2:
+        return None
+    return _number(min(values) if name.endswith("rank") else max(values), name)
+
+
+def _latex_value(e: Evaluation, name: str, best: str | None) -> str:
+    if name not in e.values:
+        return ""
+    value = _number(e.values[name], name)
+    return rf"\textbf{{{value}}}" if value == best else value
+
+
+def _latex_interval(e: Evaluation, name: str) -> str:
+    if name not in e.intervals:
+        return ""
+    low, high = (_number(edge, name, of_interval=True) for edge in e.intervals[name])
+    return rf"{{\scriptsize {low}--{high}}}"
+
+
+ESCAPES = {letter: "\\" + letter for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def _escape(text: str) -> str:
+    return "".join(ESCAPES.get(letter, letter) for letter in text)
+
+
+def csv_table(evaluations: Sequence[Evaluation]) -> str:
+    """A row a Run and metric: run, dataset, split, protocol, ties, metric, value, low, high; in full precision.
+
+    Args:
+        evaluations: of any Runs and protocols.
+    """
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "dataset", "split", "protocol", "ties", "metric", "value", "low", "high"])
+    for e in evaluations:
+        for name, value in e.values.items():
+            edges = e.intervals.get(name, ("", ""))
+            writer.writerow([e.run, e.dataset, e.split, e.protocol, e.ties, name, value, *edges])
+    return text.getvalue()
