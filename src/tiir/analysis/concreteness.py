@@ -19,6 +19,8 @@ __all__ = ["concreteness", "image_vectors"]
 NEIGHBOURS = 50
 ENOUGH = 5
 """Images that must use a word for a value: of fewer it would be a guess."""
+PRIOR = 20
+"""Images' worth of chance that a word starts with: a word with few images must say much to be concrete."""
 COLUMNS = 2_000  # captions whose scores describe an image, where a Run has no embeddings
 BLOCK = 1024
 
@@ -52,13 +54,13 @@ def concreteness(words: Words, vectors: npt.NDArray[np.float32]) -> pd.DataFrame
 
     Returns:
         A row a word that is used with at least five images: word, images (how many), concreteness (1: no more
-        than by chance), most concrete first.
+        than by chance; drawn towards 1, the more the fewer images there are), most concrete first.
 
     Example:
         >>> texts = ["a dog dreams"] * 5 + ["a dog"] * 5 + ["a cat dreams"] * 5 + ["a cat"] * 5
         >>> vectors = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0)  # ten images alike, and ten others
         >>> concreteness(Words(texts, np.arange(20), 20), vectors).round(1).set_index("word")["concreteness"]["cat"]
-        np.float64(2.1)
+        np.float64(1.4)
     """
     n = len(vectors)
     k = max(1, min(NEIGHBOURS, n // 10)) if n > 1 else 0
@@ -77,6 +79,7 @@ def concreteness(words: Words, vectors: npt.NDArray[np.float32]) -> pd.DataFrame
     known = np.flatnonzero(words.image_frequency >= ENOUGH)
     images = words.image_frequency[known]
     values = (there[known] / images) / ((images - 1) / (n - 1)) if len(known) else np.empty(0)
+    values = (images * values + PRIOR) / (images + PRIOR)
     table = pd.DataFrame(
         {"word": [words.vocabulary[w] for w in known], "images": images, "concreteness": values}
     )

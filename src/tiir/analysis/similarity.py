@@ -59,7 +59,7 @@ class Translation:
 
     def lift(self, bags: sparse.csr_matrix) -> npt.NDArray[np.float32]:
         """log P(word | bag) / P(word) of every word, for bags of words (n_bags, n_words), dense."""
-        explained = (normalize(bags, norm="l1") @ self.table).toarray()
+        explained = (_shares(bags) @ self.table).toarray()
         lift: npt.NDArray[np.float32] = np.log((1 - HEARSAY) * explained / self.background + HEARSAY)
         return lift
 
@@ -87,7 +87,7 @@ def learn_translation(words: Words, captions: IntArray | None = None, *, rounds:
     mine = words.by_caption[captions]
     rest = (words.by_image[words.caption_image[captions]] - mine).tocsr()
     rest.eliminate_zeros()
-    rest = normalize(rest, norm="l1")
+    rest = _shares(rest)
     # One entry for every (word of the caption, word of the rest), caption by caption.
     n_mine, n_rest = np.diff(mine.indptr), np.diff(rest.indptr)
     target = np.repeat(mine.indices, np.repeat(n_rest, n_mine))
@@ -138,12 +138,20 @@ class _Calibration:
         return suspicion
 
 
+def _shares(bags: sparse.csr_matrix) -> sparse.csr_matrix:
+    totals = np.asarray(bags.sum(1)).ravel()
+    return (sparse.diags_array(1 / np.maximum(totals, 1)) @ bags).tocsr()
+
+
 class CaptionFit:
     """How well captions fit images, by the images' own captions.
 
     Args:
         words: of the data set.
         vectors: text vectors of its captions, (n_captions, n_dims), as more evidence; None for none.
+
+    Raises:
+        DataError: nothing to learn from: no image has two captions, or there is one image; or vectors of others.
 
     Example:
         >>> texts = ["a black cat sleeps", "a cat sleeping", "two dogs run", "dogs running", "a cat sleeps", "a cat"]
@@ -165,6 +173,7 @@ class CaptionFit:
                 )
             unit = normalize(np.asarray(vectors, np.float32))
             self._vectors = normalize(unit - unit.mean(0))
+        self._calibration = self._calibrate()
 
     def __call__(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Suspicion for pairs of another image and a caption, (n_pairs,) each: 0 to 1.
@@ -174,8 +183,7 @@ class CaptionFit:
         """
         return self._calibration(self._evidence(np.asarray(images), np.asarray(captions), self._translation))
 
-    @cached_property
-    def _calibration(self) -> _Calibration:
+    def _calibrate(self) -> _Calibration:
         # Each half of the images is judged by what the other half taught: a pair must not vouch for itself.
         words, rng = self._words, np.random.default_rng(0)
         half = rng.permutation(words.n_images) % 2
