@@ -70,7 +70,9 @@ def test_files_that_name_other_captions_are_refused_with_a_list(make, tmp_path: 
     _, data = pets(make)
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"t2i": [{"query": "a yeti", "retrieved": ["i1", "i99"]}]}))
-    with pytest.raises(DataError, match=r"2 captions or images.*\n.*yeti.*\n.*i99|2 captions or images.*\n.*i99.*\n.*yeti"):
+    with pytest.raises(
+        DataError, match=r"2 captions or images.*\n.*yeti.*\n.*i99|2 captions or images.*\n.*i99.*\n.*yeti"
+    ):
         read_study(path, data)
     for content in ([], {"x": []}, {"t2i": [{"retrieved": []}]}):
         path.write_text(json.dumps(content))

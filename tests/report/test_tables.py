@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 
 from tiir.data.dataset import Dataset
 from tiir.metrics.evaluate import Evaluation, evaluate
-from tiir.report.tables import evaluation_tables, markdown_table, title
+from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table, title
 from tiir.scoring.run import Run
 
 
@@ -67,3 +69,28 @@ def test_markdown(colours: tuple[Dataset, Run]) -> None:
     assert lines[6].startswith(f"| {e.run} | {e.values['i2t_R@1']:.2f} [{low:.1f}, {high:.1f}] |")
     assert len({line.count("|") for line in lines[4:7]}) == 1
     assert "i2t median rank" in lines[10]
+
+
+def test_latex_sets_the_best_in_bold_and_escapes_names(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    good = replace(evaluate(run, data, "own", resamples=50), run="a_good & 100%")
+    bad = replace(good, run="bad", values={name: value * 0.5 for name, value in good.values.items()})
+    text = latex_table([good, bad])
+    assert r"a\_good \& 100\% & \textbf{" in text
+    assert rf"\textbf{{{bad.values['i2t_mean_rank']:,.1f}}}" in text  # of ranks the lower is better
+    assert rf"\textbf{{{good.values['i2t_R@1']:.2f}}}" in text
+    low, high = good.intervals["i2t_R@1"]
+    assert rf"{{\scriptsize {low:.1f}--{high:.1f}}}" in text
+    for start, end in ((r"\begin{", r"\end{"), ("{", "}")):
+        assert text.replace(r"\{", "").count(start) == text.replace(r"\}", "").count(end)
+    assert r"\textbf" not in latex_table([good])
+    assert "scriptsize" not in latex_table([evaluate(run, data, "own", resamples=0)])
+
+
+def test_csv_holds_every_value_in_full(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    e = evaluate(run, data, "own", resamples=50)
+    rows = {row["metric"]: row for row in csv.DictReader(io.StringIO(csv_table([e])))}
+    assert {name: float(row["value"]) for name, row in rows.items()} == e.values
+    assert float(rows["t2i_R@5"]["low"]) == e.intervals["t2i_R@5"][0]
+    assert {row["protocol"] for row in rows.values()} == {"own"}

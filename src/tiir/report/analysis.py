@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["comparison_tables", "diagnosis_tables", "difficulty_table"]
 
 COUNTED = {
-    "labelled": "as labelled",
-    "judged": "+ judged right by people",
-    "suspected": "+ suspected positives",
+    "labelled": "labelled",
+    "judged": "+ judged right",
+    "suspected": "+ suspected",
 }
 
 
