@@ -41,8 +41,8 @@ def test_analyze_writes_tables_that_belong_together(
     assert code == 0, notes
     for text in (
         "Difficulty",
-        "as labelled",
-        "+ suspected positives",
+        "labelled",
+        "+ suspected",
         "typo",
         "underspecified",
         "Hubs",
@@ -116,7 +116,7 @@ def test_compare(runs: tuple[Path, Path], tiir: Any, tmp_path: Path) -> None:
 
 def test_figures(runs: tuple[Path, Path], tiir: Any, tmp_path: Path) -> None:
     out = tmp_path / "figures"
-    code, shown, notes = tiir("figures", *runs, "--out", out, "-f", "svg", "--resamples", 50, "--queries", 2)
+    code, _, notes = tiir("figures", *runs, "--out", out, "-f", "svg", "--resamples", 50, "--queries", 2)
     assert code == 0, notes
     names = {path.name for path in out.iterdir()}
     assert {

@@ -149,5 +149,5 @@ def test_what_cannot_be_compared(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(RunError):
         compare([runs[0], other], data)
     tables = [query_table(runs[0], data), query_table(runs[1], data).iloc[::-1]]
-    with pytest.raises(RunError, match="queries of m0.5 and m0\.2 differ"):
+    with pytest.raises(RunError, match=r"queries of m0\.5 and m0\.2 differ"):
         compare(runs[:2], data, tables=tables)

@@ -39,6 +39,7 @@ def pair(tmp_path: Path) -> tuple[Dataset, pd.DataFrame, pd.DataFrame]:
     return data, tables[0], tables[1]
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_in_every_format_and_the_same_each_time(pair, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     data, a, b = pair
     tags = pd.DataFrame({"row": a.index[::3], "tag": "a tag & more"})
