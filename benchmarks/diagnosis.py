@@ -58,7 +58,12 @@ def flickr8k_suspicion(shared: Path, encoder: str | None) -> None:
     source = shared / "runs" / "resnet50-minilm-ft"
     with tempfile.TemporaryDirectory() as out:
         run = import_embeddings(
-            source / "image_embeds.npy", source / "text_embeds.npy", data, folder, Path(out) / "run", name=source.name
+            source / "image_embeds.npy",
+            source / "text_embeds.npy",
+            data,
+            folder,
+            Path(out) / "run",
+            name=source.name,
         )
     words = Words(data.captions, data.caption_image, data.n_images)
     judged = judged_of(data)
@@ -88,7 +93,9 @@ def flickr8k_suspicion(shared: Path, encoder: str | None) -> None:
         if name in scorers:
             told = np.asarray(scorers[name](images, captions)) >= SUSPECT
             precision, found = right[told].mean(), told[right].mean()
-            print(f"  {name} at {SUSPECT}: precision {precision:.3f}, recall {found:.3f} of experts' positives")
+            print(
+                f"  {name} at {SUSPECT}: precision {precision:.3f}, recall {found:.3f} of experts' positives"
+            )
 
 
 def judged_of(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -108,7 +115,9 @@ def judged_of(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarr
 def best_cosine(data: Dataset, vectors: np.ndarray, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
     unit = normalize(vectors)
     own = np.stack([data.captions_of(n) for n in range(data.n_images)])
-    return np.max([np.einsum("nd,nd->n", unit[captions], unit[own[images, k]]) for k in range(own.shape[1])], axis=0)
+    return np.max(
+        [np.einsum("nd,nd->n", unit[captions], unit[own[images, k]]) for k in range(own.shape[1])], axis=0
+    )
 
 
 def interval(images: np.ndarray, values: np.ndarray, right: np.ndarray) -> tuple[float, float]:
@@ -122,7 +131,9 @@ def interval(images: np.ndarray, values: np.ndarray, right: np.ndarray) -> tuple
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shared", type=Path, default=os.environ.get("TIIR_SHARED"), help="the real data")
     parser.add_argument("--text-encoder", help="directory of a sentence encoder")
     options = parser.parse_args()
