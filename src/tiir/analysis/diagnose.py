@@ -18,15 +18,68 @@ from tiir.analysis.missing import SUSPECT, judged_pairs, suspects, with_suspects
 from tiir.analysis.queries import galleries_of, query_table
 from tiir.analysis.similarity import CaptionFit
 from tiir.analysis.slices import counted_recall, slices
-from tiir.analysis.typos import find_typos
+from tiir.analysis.typos import Typo, find_typos
 from tiir.analysis.words import Words
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
-from tiir.errors import DataError
+from tiir.errors import ConfigError, DataError
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Direction
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Background", "Diagnosis", "background", "diagnose"]
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What a diagnosis takes from the data set alone: made once, it serves all Runs of it.
+
+    Args:
+        words: of the captions.
+        typos: in them.
+        fit: how well captions fit images; None where it cannot be learnt.
+        judged: pairs that people judged; see `tiir.analysis.missing.judged_pairs`.
+        duplicates: pairs of nearly the same photo; None where photos are not looked at.
+        notes: what could not be looked at, and why.
+    """
+
+    words: Words
+    typos: list[Typo]
+    fit: CaptionFit | None
+    judged: pd.DataFrame
+    duplicates: pd.DataFrame | None
+    notes: list[str]
+
+
+def background(
+    dataset: Dataset,
+    protocol: str = "",
+    *,
+    text_vectors: npt.NDArray[np.float32] | None = None,
+    photos: bool = True,
+) -> Background:
+    """What a diagnosis takes from the data set alone.
+
+    Args:
+        dataset: that will be diagnosed.
+        protocol: in use; what it counts as positives already is no judgement.
+        text_vectors: of the captions, (n_captions, n_dims), as more evidence of missing labels.
+        photos: look for near duplicates among them, where the data set has any.
+
+    Example:
+        >>> data = Dataset("pets", "test", ["a", "b"], ["k", "l"], ["a black cat", "a dog"], np.array([0, 1]))
+        >>> background(data).notes[-1]
+        'near-duplicate images are not looked for: no photos to look at'
+    """
+    notes: list[str] = []
+    words = Words(dataset.captions, dataset.caption_image, dataset.n_images)
+    fit = _fit(words, text_vectors, notes)
+    judged = judged_pairs(dataset, protocol)
+    if not len(judged):
+        notes.append("nobody judged pairs of this data set: missing labels are only suspected")
+    duplicates = near_duplicates(dataset) if photos and dataset.image_root is not None else None
+    if duplicates is None:
+        notes.append("near-duplicate images are not looked for: no photos to look at")
+    return Background(words, find_typos(words), fit, judged, duplicates, notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +119,7 @@ def diagnose(
     *,
     table: pd.DataFrame | None = None,
     text_vectors: npt.NDArray[np.float32] | None = None,
+    shared: Background | None = None,
     suspicion: float = SUSPECT,
     ks: Sequence[int] = (1, 5, 10),
     resamples: int = 1000,
@@ -87,9 +141,13 @@ def diagnose(
         protocol: a name or galleries; by the data set where None.
         table: its query table, where it is made already (with the same protocol).
         text_vectors: of the captions, (n_captions, n_dims), as more evidence of missing labels.
+        shared: from `background`, where several Runs are diagnosed (the text vectors are given there then).
         suspicion: from which a candidate counts as a suspected positive.
         ks: of R@k.
         resamples, seed: of the bootstrap over images.
+
+    Raises:
+        ConfigError: text vectors beside `shared`, which would not be looked at.
 
     Example:
         >>> from tiir.scoring.run import RunInfo
@@ -103,21 +161,18 @@ def diagnose(
     galleries = galleries_of(dataset, protocol)
     if table is None:
         table = query_table(run, dataset, galleries)
-    notes: list[str] = []
-    words = Words(dataset.captions, dataset.caption_image, dataset.n_images)
-    typos = find_typos(words)
-    concrete = concreteness(words, image_vectors(run))
-    fit = _fit(words, text_vectors, notes)
-    judged = judged_pairs(dataset, protocol if isinstance(protocol, str) else "")
-    if not len(judged):
-        notes.append("nobody judged pairs of this data set: missing labels are only suspected")
-    found = suspects(table, dataset, fit, judged)
+    if shared is None:
+        shared = background(dataset, protocol if isinstance(protocol, str) else "", text_vectors=text_vectors)
+    elif text_vectors is not None:
+        raise ConfigError("text vectors beside `shared`", hint="give them to `background`")
+    concrete = concreteness(shared.words, image_vectors(run))
+    found = suspects(table, dataset, shared.fit, shared.judged)
     sides: tuple[Direction, Direction] = ("i2t", "t2i")
     hubs = {side: _hubs(table, dataset, galleries, side) for side in sides}
     parts = [
-        _of_captions(table, dataset, caption_tags(words, typos, concrete)),
+        _of_captions(table, dataset, caption_tags(shared.words, shared.typos, concrete)),
         _missing(found, suspicion),
-        _duplicates(table, dataset, notes),
+        _duplicates(table, shared.duplicates),
         *(_hub_tags(table, dataset, hubs[side], side) for side in sides),
     ]
     tags = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
@@ -132,13 +187,13 @@ def diagnose(
         recall=counted_recall(table, ranks, ks=ks, resamples=resamples, seed=seed),
         suspects=found,
         typos=pd.DataFrame(
-            [(dataset.caption_ids[t.caption], t.start, t.end, t.wrong, t.right) for t in typos],
+            [(dataset.caption_ids[t.caption], t.start, t.end, t.wrong, t.right) for t in shared.typos],
             columns=["caption", "start", "end", "wrong", "right"],
         ),
         concreteness=concrete,
         hubs=pd.concat([hubs[side].assign(direction=side) for side in sides], ignore_index=True),
         skew={side: skewness(hubs[side]) for side in sides},
-        notes=notes,
+        notes=shared.notes,
     )
 
 
@@ -178,11 +233,9 @@ def _missing(found: pd.DataFrame, threshold: float) -> pd.DataFrame:
     )
 
 
-def _duplicates(table: pd.DataFrame, dataset: Dataset, notes: list[str]) -> pd.DataFrame:
-    if dataset.image_root is None:
-        notes.append("near-duplicate images are not looked for: the data set has no photos")
+def _duplicates(table: pd.DataFrame, pairs: pd.DataFrame | None) -> pd.DataFrame:
+    if pairs is None:
         return pd.DataFrame(columns=["row", "tag", "evidence", "strength"])
-    pairs = near_duplicates(dataset)
     both = pd.concat([pairs, pairs.rename(columns={"image": "other", "other": "image"})], ignore_index=True)
     both = both.sort_values("different").drop_duplicates("image")
     rows = pd.DataFrame({"row": table.index, "image": table["image"]}).merge(both, on="image")
