@@ -1,0 +1,80 @@
+"""Data files of the explorer: scripts of one call, since from disk a page may load scripts and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tiir.errors import DataError
+from tiir.io import atomic_write, read_text
+
+__all__ = ["SITE_NAME", "data_script", "read_data", "rounded", "write_data"]
+
+SITE_NAME = re.compile(r"(?:site|images|captions|queries|thumbs|(?:lists|wrong)-\d+-\d+)")
+"""Names of data files. They are made of positions, never of ids."""
+UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")  # ends a script, ends a line in old engines, is no UTF-8
+DIGITS = 5  # of scores
+
+
+def data_script(name: str, value: Any) -> str:
+    """The JavaScript that hands a value to the page: safe in a file of its own and inside <script>.
+
+    Args:
+        name: of the block, one that `SITE_NAME` knows.
+        value: ready for JSON; NaN is refused.
+
+    Example:
+        >>> data_script("captions", {"text": ["</script>"]})
+        'tiir.data("captions",{"text":["\\\\u003c/script>"]});\\n'
+    """
+    assert SITE_NAME.fullmatch(name), name
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # only strings hold such characters
+    return f'tiir.data("{name}",{text});\n'
+
+
+def write_data(folder: Path, name: str, value: Any) -> int:
+    """Write a block into a site's folder of data; gives its size in bytes."""
+    raw = data_script(name, value).encode()
+    with atomic_write(folder / f"{name}.js") as temporary:
+        temporary.write_bytes(raw)
+    return len(raw)
+
+
+def read_data(path: Path) -> Any:
+    """The value of a data file.
+
+    Raises:
+        DataError: it is missing, or no data file of a site.
+    """
+    text = read_text(path)
+    head, foot = f'tiir.data("{path.stem}",', ");\n"
+    if not (text.startswith(head) and text.endswith(foot)):
+        raise DataError(f"{path} is no data file of a site", hint="write the site again, with --overwrite")
+    try:
+        return json.loads(text[len(head) : -len(foot)])
+    except ValueError as problem:
+        raise DataError(
+            f"{path} is damaged: {problem}", hint="write the site again, with --overwrite"
+        ) from None
+
+
+def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]:
+    """Numbers with few significant digits, as they read; None for NaN and infinity.
+
+    Example:
+        >>> rounded([0.123456789, 12.0, float("nan")])
+        [0.12346, 12, None]
+    """
+    made: list[float | None] = []
+    for value in values:
+        if not math.isfinite(value):
+            made.append(None)
+            continue
+        short = float(f"{value:.{digits}g}")
+        made.append(int(short) if short.is_integer() and abs(short) < 1e15 else short)
+    return made

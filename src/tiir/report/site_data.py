@@ -1,0 +1,339 @@
+"""The explorer's data: from analyses of Runs to plain values, positions instead of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tiir.analysis.captions import CAPTION_TAGS
+from tiir.analysis.compare import Comparison
+from tiir.analysis.diagnose import Diagnosis
+from tiir.analysis.typos import Typo, correct
+from tiir.data.dataset import Dataset
+from tiir.metrics.evaluate import Evaluation
+from tiir.report.chunks import rounded
+from tiir.scoring.run import Run
+
+__all__ = [
+    "CHUNK",
+    "DEPTH",
+    "HARD_AFTER",
+    "RunView",
+    "captions_data",
+    "images_data",
+    "lists_data",
+    "overview",
+    "queries_data",
+    "sample_rows",
+    "wrong_data",
+]
+
+CHUNK = 500
+"""Queries (or images) of a chunk: one file."""
+DEPTH = 10
+"""Candidates listed a query."""
+HARD_AFTER = 10
+"""A query is hard with no positive in the first so many."""
+TAGS = (*CAPTION_TAGS, "missing label", "near duplicate", "hub", "anti-hub")
+JUDGED = {"right": 1, "wrong": -1, "": 0}
+SIDES = ("i2t", "t2i")
+
+
+@dataclass(frozen=True, eq=False)
+class RunView:
+    """All that a site shows of a Run.
+
+    Args:
+        name: as shown, unlike the others'.
+        run: the scores.
+        evaluation: its numbers.
+        diagnosis: its queries (`table`, the rows of all directions and folds), tags and suspects.
+    """
+
+    name: str
+    run: Run
+    evaluation: Evaluation
+    diagnosis: Diagnosis
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The query table."""
+        return self.diagnosis.table
+
+
+def sample_rows(table: pd.DataFrame, number: int | None, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Rows of a query table to show: all, or a seeded sample of so many in each direction, in order.
+
+    Example:
+        >>> sample_rows(pd.DataFrame({"direction": ["i2t"] * 3 + ["t2i"] * 2}), 2).tolist()
+        [1, 2, 3, 4]
+    """
+    rng, kept = np.random.default_rng(seed), []
+    for side in SIDES:
+        rows = np.flatnonzero(table["direction"] == side)
+        if number is not None and len(rows) > number:
+            rows = np.sort(rng.choice(rows, number, replace=False))
+        kept.append(rows)
+    return np.concatenate(kept)
+
+
+def images_data(dataset: Dataset, *, photos: bool) -> dict[str, Any]:
+    """Block `images`: ids and sizes; without photos no sizes either."""
+    sizes = {
+        side: list(map(int, dataset.image_columns.get(side, ()))) if photos else []
+        for side in ("width", "height")
+    }
+    return {
+        "id": list(dataset.image_ids),
+        **{side: size or [0] * dataset.n_images for side, size in sizes.items()},
+    }
+
+
+def captions_data(dataset: Dataset) -> dict[str, Any]:
+    """Block `captions`: ids, texts, positions of their images."""
+    return {
+        "id": list(dataset.caption_ids),
+        "text": list(dataset.captions),
+        "image": dataset.caption_image.tolist(),
+    }
+
+
+def tags_of(views: Sequence[RunView]) -> list[str]:
+    """The tags that occur, in a fixed order."""
+    found = {tag for view in views for tag in view.diagnosis.tags["tag"].unique()}
+    return [tag for tag in TAGS if tag in found]
+
+
+def queries_data(
+    views: Sequence[RunView], dataset: Dataset, rows: npt.NDArray[np.int64], tags: Sequence[str]
+) -> dict[str, Any]:
+    """Block `queries`: a query is numbered by its place in `rows`.
+
+    Args:
+        views: of the Runs.
+        dataset: theirs.
+        rows: of the query tables that are shown.
+        tags: bit n of a mask is tag n.
+    """
+    table = views[0].table.iloc[rows]
+    return {
+        "direction": [SIDES.index(side) for side in table["direction"]],
+        "fold": table["fold"].tolist(),
+        "query": [_position(dataset, side, name) for side, name in zip(table["direction"], table["query"], strict=True)],
+        "positives": table["positives"].tolist(),
+        "runs": [_of_run(view, rows, tags) for view in views],
+    }  # fmt: skip
+
+
+def _position(dataset: Dataset, side: str, name: str) -> int:
+    return dataset.image_position[name] if side == "i2t" else dataset.caption_position[name]
+
+
+def _of_run(view: RunView, rows: npt.NDArray[np.int64], tags: Sequence[str]) -> dict[str, Any]:
+    found = view.diagnosis.suspects
+    # What people judged wrong is no suspect any more.
+    doubt = found[(found["judged"] != "wrong") & found["suspicion"].notna()].groupby("row")["suspicion"].max()
+    masks = np.zeros(len(view.table), np.int64)
+    tagged = view.diagnosis.tags
+    bits = tagged["tag"].map({tag: 1 << n for n, tag in enumerate(tags)}).to_numpy()
+    np.bitwise_or.at(masks, tagged["row"].to_numpy(), bits)
+    shown = view.table.iloc[rows]
+    return {
+        "rank": shown["rank"].tolist(),
+        "margin": rounded(shown["margin"]),
+        "tags": masks[rows].tolist(),
+        "suspicion": rounded(doubt.reindex(shown.index).fillna(-1), 3),
+    }
+
+
+def lists_data(
+    view: RunView,
+    dataset: Dataset,
+    rows: npt.NDArray[np.int64],
+    tags: Sequence[str],
+    typos: Mapping[int, Sequence[Typo]],
+) -> Iterator[dict[str, Any]]:
+    """Blocks `lists-R-C` of a Run, one after the other.
+
+    Args:
+        view: of the Run.
+        dataset: its.
+        rows: of the query table that are shown.
+        tags: numbered as in the masks.
+        typos: of each caption that has any, by its position.
+    """
+    found = view.diagnosis.suspects
+    found = found[found["row"].isin(rows)]
+    doubts, judged = _by_place(found, "suspicion", rounded(found["suspicion"], 3)), _by_place(
+        found, "judged", [JUDGED[word] for word in found["judged"]]
+    )  # fmt: skip
+    number = {tag: n for n, tag in enumerate(tags)}
+    evidence: dict[int, list[list[Any]]] = {}
+    tagged = view.diagnosis.tags
+    for row, tag, text in zip(tagged["row"], tagged["tag"], tagged["evidence"], strict=True):
+        evidence.setdefault(row, []).append([number[tag], text])
+    for start in range(0, len(rows), CHUNK):
+        block: dict[str, list[Any]] = {name: [] for name in LISTS}
+        for row in view.table.iloc[rows[start : start + CHUNK]].itertuples():
+            n, here = (
+                row.Index,
+                dataset.caption_position if row.direction == "i2t" else dataset.image_position,
+            )
+            block["best"].append(here[row.best_positive])
+            block["best_score"] += rounded([row.best_positive_score])
+            block["top"].append([here[name] for name in row.top])
+            block["score"].append(rounded(row.top_scores))
+            block["positive"].append(sum(1 << place for place, hit in enumerate(row.top_positive) if hit))
+            places = range(1, len(row.top) + 1)
+            block["suspicion"].append([_known(doubts.get((n, place))) for place in places])
+            block["judged"].append([judged.get((n, place), 0) for place in places])
+            block["evidence"].append(evidence.get(n, []))
+            slips = typos.get(dataset.caption_position[row.query], ()) if row.direction == "t2i" else ()
+            block["corrected"].append(correct(row.text, slips) if slips else None)
+        yield {"start": start, **block}
+
+
+LISTS = ("best", "best_score", "top", "score", "positive", "suspicion", "judged", "evidence", "corrected")
+
+
+def _by_place(found: pd.DataFrame, name: str, values: Sequence[Any]) -> dict[tuple[int, int], Any]:
+    return dict(zip(zip(found["row"].tolist(), found["place"].tolist(), strict=True), values, strict=True))
+
+
+def _known(value: float | None) -> float:
+    return -1 if value is None else value
+
+
+def wrong_data(view: RunView, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Blocks `wrong-R-C` of a Run: for each image the shown caption queries whose list holds it wrongly."""
+    wrong: list[list[int]] = [[] for _ in range(dataset.n_images)]
+    table = view.table.iloc[rows]
+    for n, (side, top, positive) in enumerate(
+        zip(table["direction"], table["top"], table["top_positive"], strict=True)
+    ):
+        if side == "t2i":
+            for name, hit in zip(top, positive, strict=True):
+                if not hit:
+                    wrong[dataset.image_position[name]].append(n)
+    for start in range(0, dataset.n_images, CHUNK):
+        yield {"start": start, "rows": wrong[start : start + CHUNK]}
+
+
+def overview(
+    views: Sequence[RunView],
+    comparison: Comparison | None,
+    tags: Sequence[str],
+    *,
+    n_folds: int,
+) -> dict[str, Any]:
+    """What block `site` says of the Runs: numbers, curves, histograms, slices, comparisons."""
+    ks, edges = _ks(views[0]), _edges(views)
+    shapes = {
+        name: {side: [make(view, side) for view in views] for side in SIDES}
+        for name, make in [("curves", lambda v, s: _curve(v, s, ks)), ("histogram", lambda v, s: _counts(v, s, edges))]
+    }  # fmt: skip
+    return {
+        "depth": DEPTH,
+        "hard_after": HARD_AFTER,
+        "chunk": CHUNK,
+        "folds": n_folds,
+        "runs": [_run(view) for view in views],
+        "curves": {"ks": ks, **shapes["curves"]},
+        "histogram": {"from": edges, **shapes["histogram"]},
+        "tags": list(tags),
+        "slices": [row for n, view in enumerate(views) for row in _records(view.diagnosis.slices, n, SHARES)],
+        "counted": [row for n, view in enumerate(views) for row in _records(view.diagnosis.recall, n)],
+        "comparisons": [] if comparison is None else _comparisons(comparison),
+    }
+
+
+SHARES = ("share", "lift")  # not in percent
+
+
+def _records(frame: pd.DataFrame, run: int, ratios: Sequence[str] = ()) -> list[dict[str, Any]]:
+    made = []
+    for record in frame.to_dict("records"):
+        row: dict[str, Any] = {"run": run}
+        for name, value in record.items():
+            if isinstance(value, float):
+                row[name] = None if not np.isfinite(value) else round(value, 4 if name in ratios else 2)
+            else:
+                row[name] = value
+        made.append(row)
+    return made
+
+
+def _run(view: RunView) -> dict[str, Any]:
+    run, e = view.run, view.evaluation
+    kind = "cascade" if run.shortlist is not None else "scores" if run.image_embeds is None else "embeddings"
+    return {
+        "name": view.name,
+        "model": shown_model(run),
+        "kind": kind,
+        "values": {name: _round(name, value) for name, value in e.values.items()},
+        "intervals": {name: [_round(name, edge) for edge in edges] for name, edges in e.intervals.items()},
+        "warnings": list(e.warnings),
+        "notes": list(view.diagnosis.notes),
+        "hub_skew": {side: round(skew, 2) for side, skew in view.diagnosis.skew.items()},
+    }
+
+
+def shown_model(run: Run) -> str:
+    """The model's name: of a directory its last part, since a site may be put where everyone reads it."""
+    path = Path(run.info.model)
+    return path.name if path.is_absolute() else run.info.model
+
+
+def _round(name: str, value: float) -> float | None:
+    return round(value, 4 if "MRR" in name else 2) if np.isfinite(value) else None
+
+
+def _ranks(view: RunView, side: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    here = view.table[view.table["direction"] == side]
+    return here["rank"].to_numpy(), here["fold"].to_numpy()
+
+
+def _ks(view: RunView) -> list[int]:
+    e = view.evaluation
+    steps = [*range(1, 11), *(m * 10**p for p in range(1, 7) for m in (1.5, 2, 3, 5, 7, 10))]
+    return [int(k) for k in steps if k <= max(e.n_images, e.n_captions)]
+
+
+def _edges(views: Sequence[RunView]) -> list[int]:
+    deepest = max(int(view.table["rank"].max()) for view in views)
+    return [1 << power for power in range(deepest.bit_length())]
+
+
+def _curve(view: RunView, side: str, ks: Sequence[int]) -> list[float]:
+    # The mean of the folds' recall, as in the table.
+    rank, fold = _ranks(view, side)
+    found = [[100 * np.mean(rank[fold == f] <= k) for k in ks] for f in np.unique(fold)]
+    return [round(float(value), 2) for value in np.mean(found, axis=0)]
+
+
+def _counts(view: RunView, side: str, edges: Sequence[int]) -> list[int]:
+    rank, _ = _ranks(view, side)
+    return np.histogram(rank, [*edges, np.inf])[0].tolist()
+
+
+def _comparisons(made: Comparison) -> list[dict[str, Any]]:
+    sentences = pd.Series(made.sentences())
+    comparisons = []
+    for (a, b), rows in made.outcomes.groupby(["a", "b"], sort=False):
+        tested = (made.tests["a"] == a) & (made.tests["b"] == b)
+        columns = ["direction", "rule", "a_wins", "b_wins", "ties"]
+        comparisons.append(
+            {
+                "a": made.runs.index(a),
+                "b": made.runs.index(b),
+                "sentences": sentences[tested.to_numpy()].tolist(),
+                "outcomes": rows[columns].to_dict("records"),
+            }
+        )
+    return comparisons
