@@ -44,6 +44,14 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
+    judgements: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judgements saved by `tiir explore` or exported from a report: a second table in which pairs judged "
+            "relevant count as positives too.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: RunDataset = None,
     as_json: AsJson = False,
     table: Annotated[
@@ -54,6 +62,7 @@ def evaluate_command(
     import json
     from dataclasses import replace
 
+    from tiir.data.judgements import read_judgements
     from tiir.metrics.evaluate import evaluate as run_evaluation
     from tiir.report.cascade import cross_markdown, cross_table
     from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table
@@ -69,22 +78,27 @@ def evaluate_command(
     evaluations = []
     for path, run in zip(runs, loaded, strict=True):
         data, name = run.load_dataset(dataset), str(path) if by_path else run.name
+        judged = None if judgements is None else read_judgements(judgements, data)
+        if judged is not None and judged.torn and run is loaded[0]:
+            note(f"warning: {judgements}: the last line was cut off by a crash, and does not count")
         versions = [(run, name)]
         if mix and run.shortlist is not None:
             versions = [(remix(run, weight), f"{name} mix {weight:g}") for weight in mix]
         for version, label in versions:
-            evaluation = run_evaluation(
-                version,
-                data,
-                protocol,
-                keys=keys,
-                captions_per_image=captions_per_image,
-                ties=ties,
-                empty=empty,
-                resamples=resamples,
-                seed=seed,
-            )
-            evaluations.append(replace(evaluation, run=label))
+            for people, mark in [(None, "")] if judged is None else [(None, ""), (judged, " + judged")]:
+                evaluation = run_evaluation(
+                    version,
+                    data,
+                    protocol,
+                    keys=keys,
+                    captions_per_image=captions_per_image,
+                    ties=ties,
+                    empty=empty,
+                    resamples=resamples,
+                    seed=seed,
+                    judged=people,
+                )
+                evaluations.append(replace(evaluation, run=label + mark))
     if table == "csv" and not as_json:
         typer.echo(csv_table(evaluations), nl=False)
         return

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiir.data.protocols import default_protocol, describe, resolve
+import numpy as np
+
+from tiir.data.positives import Positives
+from tiir.data.protocols import Gallery, default_protocol, describe, resolve
 from tiir.metrics.cascade import cross_facts
 from tiir.metrics.counting import BLOCK
 from tiir.metrics.graded import graded_run
@@ -18,6 +21,7 @@ from tiir.metrics.recall import metrics_of, recall, rsum
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
+    from tiir.data.judgements import Judged
     from tiir.scoring.run import Run
 
 __all__ = ["Evaluation", "evaluate"]
@@ -43,6 +47,8 @@ class Evaluation:
         warnings: what a reader must know before quoting the numbers.
         ranks: of every query.
         cross: what a cross encoder scored (see `tiir.metrics.cascade.cross_facts`), None where there was none.
+        judged: pairs that count as positives because people judged them relevant; None where only the protocol's
+            positives count.
     """
 
     run: str
@@ -66,6 +72,7 @@ class Evaluation:
     warnings: list[str]
     ranks: Ranks
     cross: dict[str, Any] | None = None
+    judged: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the ranks, ready for JSON."""
@@ -85,6 +92,7 @@ def evaluate(
     resamples: int = 1000,
     empty: Empty = "error",
     block: int = BLOCK,
+    judged: Judged | None = None,
 ) -> Evaluation:
     """Recall, rank statistics and their intervals of a Run under a protocol.
 
@@ -95,6 +103,7 @@ def evaluate(
         ties, empty, block: see `tiir.metrics.rank_scores` and `rank_embeddings`.
         captions_per_image, keys: see `tiir.data.protocols.resolve`.
         seed, resamples: of the bootstrap; no intervals where resamples is 0.
+        judged: pairs that people judged (see `tiir.data.judgements`): those judged relevant count as positives too.
 
     Raises:
         ProtocolError, RunError, RanksError: the data set, Run or scores do not allow an honest number.
@@ -111,6 +120,9 @@ def evaluate(
     """
     protocol = protocol or run.info.protocol or default_protocol(dataset)
     galleries = resolve(protocol, dataset, captions_per_image=captions_per_image, keys=keys)
+    added = None
+    if judged is not None:
+        galleries, added = _with_judged(galleries, judged, dataset)
     ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block)
     metrics = metrics_of(ranks)
     if (
@@ -128,7 +140,8 @@ def evaluate(
         protocol=protocol,
         description=describe(
             protocol, galleries, captions_per_image=captions_per_image, subset=keys is not None
-        ),
+        )
+        + ("" if added is None else f", and {added:,} pair{'' if added == 1 else 's'} judged relevant"),
         n_images=ranks.n_images,
         n_captions=ranks.n_captions,
         n_image_queries=len(ranks.i2t_counts),
@@ -140,10 +153,41 @@ def evaluate(
         values=values,
         intervals=bootstrap(metrics, resamples=resamples, seed=seed) if resamples else {},
         excluded=ranks.excluded,
-        warnings=[*_about_ties(ranks), *_about_excluded(ranks), *check(run.info.model, protocol, values)],
+        warnings=[
+            *_about_ties(ranks),
+            *_about_excluded(ranks),
+            *(check(run.info.model, protocol, values) if added is None else ()),
+        ],
         ranks=ranks,
         cross=cross_facts(run, galleries),
+        judged=added,
     )
+
+
+def _with_judged(
+    galleries: Sequence[Gallery], judged: Judged, dataset: Dataset
+) -> tuple[tuple[Gallery, ...], int]:
+    # Pairs judged relevant become positives of both directions; how many were not positives of both already.
+    shape = dataset.n_images, dataset.n_captions
+    relevant = Positives.pairs(judged.image[judged.relevant], judged.caption[judged.relevant], shape)
+    extended, added = [], 0
+    for gallery in galleries:
+        here = relevant.select(gallery.images, gallery.captions)
+        known = set(zip(gallery.i2t.image.tolist(), gallery.i2t.caption.tolist(), strict=True))
+        if gallery.t2i is not gallery.i2t:
+            known &= set(zip(gallery.t2i.image.tolist(), gallery.t2i.caption.tolist(), strict=True))
+        added += sum(
+            pair not in known for pair in zip(here.image.tolist(), here.caption.tolist(), strict=True)
+        )
+        i2t = _union(gallery.i2t, here)
+        t2i = i2t if gallery.t2i is gallery.i2t else _union(gallery.t2i, here)
+        extended.append(replace(gallery, i2t=i2t, t2i=t2i))
+    return tuple(extended), added
+
+
+def _union(one: Positives, other: Positives) -> Positives:
+    images = np.concatenate([one.image, other.image])
+    return Positives.pairs(images, np.concatenate([one.caption, other.caption]), one.shape)
 
 
 def _about_ties(ranks: Ranks) -> list[str]:

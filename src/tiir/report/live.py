@@ -1,0 +1,218 @@
+"""The models behind Runs, loaded again to answer what nobody asked before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.analysis.counterfactual import SAME
+from tiir.data.dataset import Dataset
+from tiir.errors import ConfigError, DataError, ModelError, TiirError
+from tiir.features.store import FeatureStore
+from tiir.scoring.run import Run
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Encoder", "LiveRun", "Reranker", "live_runs", "short_name"]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Say = Callable[[str], None]
+
+
+class Encoder:
+    """A dual encoder that several threads and several Runs share: one call at a time."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self._lock = model, threading.Lock()
+
+    def texts(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of captions, float32 (n, d)."""
+        with self._lock:
+            vectors: FloatArray = self.model.encode_captions(texts)
+            return vectors
+
+    def photo(self, image: Image) -> FloatArray:
+        """The vector of a picture, float32 (1, d)."""
+        pixels = self.model.prepare([image])
+        with self._lock:
+            vectors: FloatArray = self.model.encode_prepared(pixels)
+            return vectors
+
+
+class Reranker:
+    """A cross encoder with the region features of a data set's images: one call at a time.
+
+    Args:
+        model: from `tiir.models.load("lxmert:NAME")`.
+        features: of the images.
+        image_ids: of the data set.
+    """
+
+    def __init__(self, model: Any, features: FeatureStore, image_ids: Sequence[str]) -> None:
+        self.name, self.revision = short_name(model.info.name), model.info.revision
+        self._model, self._features, self._ids = model, features, image_ids
+        self._lock = threading.Lock()
+        model.bind(["a probe"], image_ids[:1], features)  # wrong features are refused now
+
+    def scores(self, text: str, images: IntArray) -> FloatArray:
+        """Scores of a text with the images at these positions, float32 (n,)."""
+        with self._lock:
+            pairs = self._model.bind([text], [self._ids[i] for i in images], self._features)
+            scores: FloatArray = pairs.score_pairs(np.arange(len(images)), np.zeros(len(images), np.int64))
+            return scores
+
+
+@dataclass(frozen=True, eq=False)
+class LiveRun:
+    """A Run with the models that answer for it.
+
+    Args:
+        run: as loaded.
+        encoder: of its vectors, or None.
+        reranker: its cascade's cross encoder, or another one to look at beside it, or None.
+        why: why it has no encoder or, being a cascade, no reranker; "" where nothing is missing. Names no path.
+    """
+
+    run: Run
+    encoder: Encoder | None = None
+    reranker: Reranker | None = None
+    why: str = ""
+
+    @property
+    def rescores(self) -> bool:
+        """Whether an edited caption can be ranked as this Run ranks."""
+        return self.encoder is not None and (self.run.shortlist is None or self.reranker is not None)
+
+
+def live_runs(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    features: Path | None = None,
+    reranker: str | None = None,
+    say: Say = lambda text: None,
+) -> list[LiveRun]:
+    """Load the model of every Run that has one; each model once.
+
+    Args:
+        runs: of `dataset`.
+        dataset: what they were made from.
+        device: for the models.
+        features: region features for re-ranking; where None, those that a cascade names.
+        reranker: "lxmert:NAME", to re-rank what the dual encoders find (and where a cascade's own lies now).
+        say: called with what could not be loaded, and why.
+
+    Raises:
+        TiirError: `features` or `reranker` were asked for and cannot be had.
+    """
+    if reranker is not None and features is None:
+        raise ConfigError(f"--with {reranker} needs the images' region features", hint="--features FILE")
+    loader = _Loader(dataset, device, None if features is None else FeatureStore.open(features))
+    made = []
+    for run in runs:
+        encoder, ranker, why = None, None, ""
+        try:
+            encoder = loader.encoder(run)
+            why = "" if encoder else "it holds scores or vectors that were made elsewhere, and no model"
+        except TiirError as problem:
+            say(f"{run.name} cannot search: {problem}")
+            why = "its model could not be loaded: the server's terminal says why"
+        if encoder is not None and run.shortlist is not None:
+            try:
+                ranker = loader.own_reranker(run, reranker)
+            except TiirError as problem:
+                say(f"{run.name} cannot re-rank: {problem}")
+                why = "its cross encoder or region features are not at hand: the server's terminal says why"
+        elif encoder is not None and reranker is not None:
+            ranker = loader.reranker(reranker)
+        made.append(LiveRun(run, encoder, ranker, why))
+    return made
+
+
+class _Loader:
+    def __init__(self, dataset: Dataset, device: str, store: FeatureStore | None) -> None:
+        self._dataset, self._device, self._store = dataset, device, store
+        self._models: dict[tuple[str | None, ...], Any] = {}
+        self._wrapped: dict[int, Any] = {}  # a lock a model: Runs of one model share it
+        if store is not None:
+            store.check(dataset)
+
+    def encoder(self, run: Run) -> Encoder | None:
+        """What made a Run's vectors; None where it names no model."""
+        if run.text_embeds is None:
+            return None
+        made_by = vars(run.info) if run.shortlist is None else run.info.notes.get("first_stage", {})
+        if not made_by.get("revision"):
+            return None
+        model = self._load(made_by["model"], made_by["revision"], made_by["precision"])
+        encoder: Encoder = self._wrapped.setdefault(id(model), Encoder(model))
+        # The weights are the same; the libraries may not be. A few captions tell.
+        some = np.unique(np.linspace(0, run.info.captions - 1, 4).astype(np.int64))
+        now = encoder.texts([self._dataset.captions[i] for i in some])
+        if now.shape[1] != run.text_embeds.shape[1] or np.abs(now - run.text_embeds[some]).max() > SAME:
+            raise ModelError(f"{made_by['model']} gives captions other vectors than {run.name} holds")
+        return encoder
+
+    def own_reranker(self, cascade: Run, other_place: str | None) -> Reranker:
+        """The cross encoder of a cascade, from where it lay or from another place."""
+        info, notes = cascade.info, cascade.info.notes
+        name = info.model.removeprefix(f"{notes['first_stage']['model']} > ")
+        try:
+            model = self._load(name, info.revision, info.precision)
+        except ModelError:
+            if other_place is None:
+                raise
+            model = self._load(other_place, info.revision, info.precision)
+        store = self._store or FeatureStore.open(notes["features"]["path"])
+        if store.fingerprint != notes["features"]["fingerprint"]:
+            raise DataError(f"{store.path} are other features than {cascade.name} was made with")
+        return self._with(model, store)
+
+    def reranker(self, name: str) -> Reranker:
+        """A cross encoder by its name."""
+        if not name.startswith("lxmert:"):
+            raise ConfigError(f"--with {name}: only an LXMERT can re-rank", hint=f"--with lxmert:{name}")
+        assert self._store is not None
+        return self._with(self._load(name, None, "auto"), self._store)
+
+    def _with(self, model: Any, store: FeatureStore) -> Reranker:
+        if id(model) not in self._wrapped:
+            self._wrapped[id(model)] = Reranker(model, store, self._dataset.image_ids)
+        ranker: Reranker = self._wrapped[id(model)]
+        return ranker
+
+    def _load(self, name: str, revision: str | None, precision: Any) -> Any:
+        from tiir import models
+
+        key = name, revision, precision
+        if key not in self._models:
+            # The revision of a directory is a hash of what it holds: nothing to ask a hub for.
+            asked = None if revision is None or revision.startswith("sha256:") else revision
+            model = models.load(name, device=self._device, precision=precision, revision=asked)
+            if revision is not None and model.info.revision != revision:
+                raise ModelError(f"{name} is not the model that made the Run: its weights are others now")
+            self._models[key] = model
+        return self._models[key]
+
+
+def short_name(model: str) -> str:
+    """A model's name to show: a hub id as it is, of a directory its own name only.
+
+    Example:
+        >>> short_name("lxmert:unc-nlp/lxmert-base-uncased"), short_name("lxmert:/data/models/mine")
+        ('lxmert:unc-nlp/lxmert-base-uncased', 'lxmert:mine')
+    """
+    kind, colon, name = model.rpartition(":") if model.startswith("lxmert:") else ("", "", model)
+    path = Path(name)
+    if path.is_absolute() or path.is_dir() or name.startswith((".", "~")):
+        name = path.resolve().name
+    return kind + colon + name
