@@ -44,7 +44,7 @@ def test_analyze_writes_tables_that_belong_together(
         "labelled",
         "+ suspected",
         "typo",
-        "underspecified",
+        "colour",
         "Hubs",
         "scored again",
     ):

@@ -95,7 +95,7 @@ def test_evidence_of_an_own_caption_leaves_the_caption_itself_out() -> None:
     assert np.log(HEARSAY) <= explained.min()
 
 
-def test_the_cosine_is_the_mean_of_the_two_nearest() -> None:
+def test_evidence_of_vectors_equals_loops() -> None:
     rng = np.random.default_rng(0)
     words = pets(12)
     vectors = rng.normal(size=(len(words.captions), 5)).astype(np.float32)
@@ -103,10 +103,27 @@ def test_the_cosine_is_the_mean_of_the_two_nearest() -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = unit - unit.mean(0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    for image, caption in [(0, 0), (3, 0), (0, 47)]:
-        others = [m for m in np.flatnonzero(words.caption_image == image) if m != caption]
-        expected = np.sort(unit[others] @ unit[caption])[-2:].mean()
-        assert fit._cosine(np.array([image]), np.array([caption]))[0] == pytest.approx(expected, abs=1e-5)
+    owner = words.caption_image
+    pairs = [(0, 0), (3, 0), (0, 47), (7, 7)]
+    images, captions = np.array(pairs).T
+    translation, brevity, nearest, both = fit._evidence(images, captions, fit._translation).T
+    for n, (image, caption) in enumerate(pairs):
+        others = [m for m in np.flatnonzero(owner == image) if m != caption]
+        assert nearest[n] == pytest.approx(np.sort(unit[others] @ unit[caption])[-2:].mean(), abs=1e-5)
+        best = [
+            max(unit[mine] @ unit[other] for other in np.flatnonzero(owner == image) if other != mine)
+            for mine in np.flatnonzero(owner == owner[caption])
+        ]
+        assert both[n] == pytest.approx(np.mean(best), abs=1e-5)
+        assert brevity[n] == pytest.approx(-np.log(len(set(words.captions[caption].split()))))
+    assert (translation == fit._explained(images, captions, fit._translation)).all()
+
+
+def test_an_image_with_one_caption_has_no_evidence_of_its_own_vectors() -> None:
+    words = Words(["a cat", "a black cat", "a cat asleep", "one dog"], np.array([0, 0, 0, 1]), 2)
+    fit = CaptionFit(words, np.eye(4, dtype=np.float32))
+    evidence = fit._evidence(np.array([1]), np.array([3]), fit._translation)
+    assert evidence[0, 2:].tolist() == [0, 0]
 
 
 def test_one_caption_an_image_teaches_nothing() -> None:

@@ -14,7 +14,7 @@ from tiir.analysis.words import NUMBERS, WORD, Words, tokens
 
 __all__ = ["CAPTION_TAGS", "caption_tags"]
 
-FITS = 5
+FITS = 4
 """Other images that make a caption underspecified: even a perfect model then finds the right one first by luck."""
 PICTURED = 1.3
 """Concreteness from which a word counts as one with a picture (1: it tells nothing about the picture)."""
@@ -68,7 +68,7 @@ def caption_tags(words: Words, typos: Sequence[Typo], concreteness: pd.DataFrame
     """Tags of every caption.
 
     - typo: from `tiir.analysis.typos`.
-    - underspecified: the captions of at least five other images say, between them, all its words of content
+    - underspecified: the captions of at least four other images say, between them, all its words of content
       (typos corrected). An abstract caption is not called underspecified.
     - abstract: no word of content has a picture (concreteness 1.3 or more), where most are common enough to tell.
     - long: more words than 95% of the captions.
