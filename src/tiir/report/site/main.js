@@ -20,10 +20,10 @@
 
   function tools() {
     document.getElementById("tools").replaceChildren(...[
-      tiir.judge && tiir.judge.button(),
-      tiir.help && el("button", { class: "icon", type: "button", "aria-label": "Keys and help", title: "Keys and help (?)", onclick: tiir.help }, "?"),
+      tiir.judge.button(),
+      el("button", { class: "icon", type: "button", "aria-label": "Keys and help", title: "Keys and help (?)", onclick: tiir.help }, "?"),
       el("button", { class: "icon theme", type: "button", "aria-label": "Switch between light and dark", title: "Light or dark", onclick: () => { tiir.theme.toggle(); dispatchEvent(new Event("tiir-theme")); } }, el("span", { "aria-hidden": true })),
-    ].filter(Boolean));
+    ]);
     const { site } = tiir;
     document.getElementById("foot").replaceChildren(el("div", { class: "inner" }, `tiir ${site.tiir} · made ${site.created.slice(0, 10)} · data set ${site.dataset.fingerprint.slice(0, 12)}`));
   }
@@ -44,6 +44,7 @@
     const stay = current && current.name === name && parse(shown).id === state.id;
     shown = address;
     let node = null;
+    if (!stay) tiir.keys = null;
     try {
       if (!usable(name)) throw new Error("There is no such page here.");
       navigation(name);
@@ -66,6 +67,7 @@
   }
 
   function start() {
+    tiir.judge.start();
     tools();
     history.scrollRestoration = "manual";
     addEventListener("hashchange", render);
