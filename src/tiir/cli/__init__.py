@@ -19,6 +19,7 @@ from tiir.cli.figures import figures_command
 from tiir.cli.options import note
 from tiir.cli.prepare import prepare_app
 from tiir.cli.score import import_app, rerank_command, score_command
+from tiir.cli.serve import explore_command
 from tiir.cli.train import train_app
 from tiir.errors import ConfigError, TiirError
 
@@ -43,6 +44,7 @@ app.command("evaluate")(evaluate_command)
 app.command("analyze")(analyze_command)
 app.command("compare")(compare_command)
 app.command("figures")(figures_command)
+app.command("explore")(explore_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

@@ -119,7 +119,7 @@ class Guard:
         except Exception:
             LOG.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if not status:
-                error = failure(500, "The server failed at this.", "Its terminal says why.")
+                error = failure(500, "The server failed at this", "Its terminal says why.")
                 await error(scope, receive, sending)
         # The path only: what people searched for is nobody's business.
         level = logging.INFO if scope["path"].startswith("/api/") or status >= 400 else logging.DEBUG
@@ -131,20 +131,20 @@ class Guard:
         host = headers.get("host", "")
         if not self._knows(host):
             return Refusal(
-                403, "This server is not known by that name.", "Open the address that the terminal shows."
+                403, "This server is not known by that name", "Open the address that the terminal shows."
             )
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-                return Refusal(403, "Another site sent this.", "Open the page from this server.")
+                return Refusal(403, "Another site sent this", "Open the page from this server.")
             if headers.get("x-tiir") != "1":
-                return Refusal(403, "The header X-Tiir: 1 is missing.")
+                return Refusal(403, "The header X-Tiir: 1 is missing")
         if self._token is None or scope["path"] in self._open or scope["path"] == "/api/login":
             return None
         shown = Request(scope).cookies.get(COOKIE, "")
         if hmac.compare_digest(shown.encode(), self._session.encode()):
             return None
-        return Refusal(401, "Please log in first.", "The token stands in the server's terminal.")
+        return Refusal(401, "Please log in first", "The token stands in the server's terminal.")
 
     def _knows(self, host: str) -> bool:
         # A name that an attacker's DNS points here is not ours (DNS rebinding); an address cannot be pointed.
@@ -161,16 +161,16 @@ class Guard:
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["method"] != "POST":
-                raise Refusal(405, "Log in by POST.")
+                raise Refusal(405, "Log in by POST")
             try:
                 body = await Request(scope, receive).json()
                 token = body["token"].encode()
             except HTTPException:
                 raise
             except Exception:
-                raise Refusal(422, 'Expected {"token": "..."}.') from None
+                raise Refusal(422, 'Expected {"token": "..."}') from None
             if self._token is not None and not hmac.compare_digest(token, self._token.encode()):
-                raise Refusal(401, "This is not the token.", "Copy the one that the server's terminal shows.")
+                raise Refusal(401, "This is not the token", "Copy the one that the server's terminal shows.")
         except Refusal as refusal:
             await refusal.answer()(scope, receive, send)
             return
@@ -199,6 +199,6 @@ def _bounded(receive: Receive, most: int) -> Receive:
             message = await receive()
             read += len(message.get("body", b""))
         size = f"{most // 1024**2} MB" if most >= 1024**2 else f"{most // 1024} KB"
-        raise Refusal(413, f"This is larger than {size}.", "Send less: a smaller photo, or a shorter text.")
+        raise Refusal(413, f"This is larger than {size}", "Send less: a smaller photo, or a shorter text.")
 
     return bounded

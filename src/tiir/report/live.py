@@ -78,13 +78,11 @@ class LiveRun:
         run: as loaded.
         encoder: of its vectors, or None.
         reranker: its cascade's cross encoder, or another one to look at beside it, or None.
-        why: why it has no encoder or, being a cascade, no reranker; "" where nothing is missing. Names no path.
     """
 
     run: Run
     encoder: Encoder | None = None
     reranker: Reranker | None = None
-    why: str = ""
 
     @property
     def rescores(self) -> bool:
@@ -119,22 +117,23 @@ def live_runs(
     loader = _Loader(dataset, device, None if features is None else FeatureStore.open(features))
     made = []
     for run in runs:
-        encoder, ranker, why = None, None, ""
+        encoder = ranker = None
         try:
             encoder = loader.encoder(run)
-            why = "" if encoder else "it holds scores or vectors that were made elsewhere, and no model"
+            if encoder is None:
+                say(
+                    f"{run.name} cannot search: its scores or vectors were made elsewhere, or by a cross encoder"
+                )
         except TiirError as problem:
             say(f"{run.name} cannot search: {problem}")
-            why = "its model could not be loaded: the server's terminal says why"
         if encoder is not None and run.shortlist is not None:
             try:
                 ranker = loader.own_reranker(run, reranker)
             except TiirError as problem:
-                say(f"{run.name} cannot re-rank: {problem}")
-                why = "its cross encoder or region features are not at hand: the server's terminal says why"
+                say(f"{run.name} cannot re-rank what is searched: {problem}")
         elif encoder is not None and reranker is not None:
             ranker = loader.reranker(reranker)
-        made.append(LiveRun(run, encoder, ranker, why))
+        made.append(LiveRun(run, encoder, ranker))
     return made
 
 

@@ -46,17 +46,17 @@ class Search:
 
     @property
     def models(self) -> Answers:
-        """What each Run can be asked, for the page: run, text, photo, rescore, rerank (a name or None), why (not)."""
+        """What the Runs that can search can be asked: run (its number), text, photo, rescore, rerank (a name or None)."""
         return [
             {
                 "run": number,
-                "text": live.encoder is not None,
-                "photo": live.encoder is not None,
+                "text": True,
+                "photo": True,
                 "rescore": live.rescores,
                 "rerank": live.reranker.name if live.reranker else None,
-                "why": live.why,
             }
             for number, live in enumerate(self.runs)
+            if live.encoder is not None
         ]
 
     def encode(self, texts: Sequence[str]) -> list[dict[Encoder, FloatArray]]:

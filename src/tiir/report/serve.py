@@ -123,7 +123,7 @@ def make_app(
         async with request.form(max_files=1, max_fields=1) as form:
             upload = form.get("photo")
             if not isinstance(upload, UploadFile):
-                raise Refusal(422, "No photo was sent.", "Send one file as the field photo.")
+                raise Refusal(422, "No photo was sent", "Send one file as the field photo.")
             with _place(desk):
                 results = await desk.do(_search_photo, search, upload.file)
         return {"results": results, "seconds": round(time.perf_counter() - started, 4)}
@@ -131,7 +131,7 @@ def make_app(
     @app.post("/api/rescore")
     async def rescore(asked: _Edit) -> dict[str, Any]:
         if asked.caption >= dataset.n_captions:
-            raise Refusal(422, f"There is no caption {asked.caption}.")
+            raise Refusal(422, f"There is no caption {asked.caption}")
         text = _clean(asked.text)
         with _place(desk):
             vectors = await encode(text)
@@ -148,12 +148,12 @@ def make_app(
     @app.post("/api/judgements")
     def judge(verdict: _Verdict) -> dict[str, Any]:
         if verdict.image >= dataset.n_images or verdict.caption >= dataset.n_captions:
-            raise Refusal(422, "There is no such image or caption.")
+            raise Refusal(422, "There is no such image or caption")
         run = verdict.run
         if isinstance(run, int) and 0 <= run < len(names):
             run = names[run]
         if run is not None and run not in names:
-            raise Refusal(422, "There is no such Run.")
+            raise Refusal(422, "There is no such Run")
         judged.add(verdict.image, verdict.caption, verdict.relevant, run=run)
         return {"saved": True}
 
@@ -162,7 +162,7 @@ def make_app(
         if not (
             number.isascii() and number.isdigit() and len(number) < 10 and int(number) < dataset.n_images
         ):
-            raise Refusal(404, "There is no such photo.")
+            raise Refusal(404, "There is no such photo")
         return await run_in_threadpool(_photo, dataset, int(number), request)
 
     @app.get("/login/")
@@ -181,7 +181,7 @@ def make_app(
     async def file(name: str, request: Request) -> Response:
         path = files.get(name or "index.html")
         if path is None:
-            raise Refusal(404, "There is nothing here.")
+            raise Refusal(404, "There is nothing here")
         return _file(path, TYPES[path.suffix], request)
 
     return app
@@ -214,9 +214,9 @@ def _clean(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Refusal(422, "The text holds half a character.", "Type it again.") from None
+        raise Refusal(422, "The text holds half a character", "Type it again.") from None
     if not text.strip():
-        raise Refusal(422, "There is no text.", "Type what to look for.")
+        raise Refusal(422, "There is no text", "Type what to look for.")
     return text
 
 
@@ -239,7 +239,7 @@ def _photo(dataset: Dataset, number: int, request: Request) -> Response:
         with open(path, "rb") as file:
             start = file.read(12)
     except OSError:
-        raise Refusal(404, "The file of this photo is not there any more.") from None
+        raise Refusal(404, "The file of this photo is not there any more") from None
     kind = next((kind for magic, kind in PHOTOS.items() if start.startswith(magic)), None)
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         kind = "image/webp"
@@ -251,14 +251,14 @@ def _photo(dataset: Dataset, number: int, request: Request) -> Response:
             open_image(path).save(buffer, "JPEG", quality=95)
             return Response(buffer.getvalue(), media_type="image/jpeg")
     except ImageError:
-        raise Refusal(404, "The file of this photo cannot be shown.", "It may be damaged.") from None
+        raise Refusal(404, "The file of this photo cannot be shown", "It may be damaged.") from None
 
 
 def _file(path: Path, kind: str, request: Request) -> Response:
     try:
         facts = path.stat()
     except OSError:
-        raise Refusal(404, "This file is not there any more.", "Start the server again.") from None
+        raise Refusal(404, "This file is not there any more", "Start the server again.") from None
     # Asked again each time: on this address another data set may have been shown yesterday.
     headers = {"ETag": f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"', "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match") == headers["ETag"]:
@@ -281,9 +281,9 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(Busy)
     async def busy(_: Request, problem: Busy) -> JSONResponse:
-        return failure(503, "Too many people are searching.", "Try again in a moment.", {"Retry-After": "2"})
+        return failure(503, "Too many people are searching", "Try again in a moment.", {"Retry-After": "2"})
 
     @app.exception_handler(TiirError)
     async def own_error(_: Request, problem: TiirError) -> JSONResponse:
         LOG.error("%s", problem)
-        return failure(500, "The server could not do this.", "Its terminal says why.")
+        return failure(500, "The server could not do this", "Its terminal says why.")

@@ -10,7 +10,7 @@ document.getElementById("login").addEventListener("submit", async (event) => {
     });
     if (answer.ok) return location.replace("/" + location.hash);
     const told = await answer.json();
-    status.textContent = `${told.error} ${told.hint}`;
+    status.textContent = [told.error, told.hint].filter(Boolean).join(". ");
   } catch {
     status.textContent = "The server does not answer.";
   }

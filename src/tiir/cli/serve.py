@@ -1,0 +1,101 @@
+"""`tiir explore`: the report as a live page, with search, edited captions and judgements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiir.cli.options import Device, Features, Overwrite, RunDataset, note, own_device, show
+from tiir.errors import ConfigError, MissingExtraError
+
+__all__ = ["explore_command"]
+
+
+def explore_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", show_default=False)],
+    dataset: RunDataset = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. One that other machines reach asks for a token.")
+    ] = "127.0.0.1",
+    judgements: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that judgements are appended to; judgements.jsonl in the first Run if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the page's files, to keep; a temporary one if not given.", show_default=False
+        ),
+    ] = None,
+    device: Device = "auto",
+    features: Features = None,
+    with_model: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            help="lxmert:MODEL to re-rank what is searched, with --features; a cascade brings its own.",
+            show_default=False,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
+    ] = 1000,
+    overwrite: Overwrite = False,
+) -> None:
+    """Look at Runs in the browser: as `tiir report`, and search live, edit captions, judge what was retrieved."""
+    import contextlib
+    import tempfile
+
+    from tiir.data.protocols import default_protocol, resolve
+    from tiir.report.build import build_site
+    from tiir.report.judged import JudgementFile
+    from tiir.report.live import live_runs
+    from tiir.report.search import Search
+    from tiir.scoring.run import Run
+
+    try:
+        from tiir.report.explore import ended_by_signals, listen, new_token, serve
+        from tiir.report.serve import make_app
+    except ImportError as problem:
+        raise MissingExtraError(problem.name or "fastapi", "explore") from None
+
+    loaded = [Run.load(path) for path in runs]
+    data = loaded[0].load_dataset(dataset)
+    for run in loaded:
+        run.check(data)
+    protocol = protocol or loaded[0].info.protocol or default_protocol(data)
+    galleries = resolve(protocol, data)
+    file = judgements or runs[0] / "judgements.jsonl"
+    if not file.parent.is_dir():
+        raise ConfigError(f"--judgements {file}: there is no folder {file.parent}", hint="make it first")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
+        bound = stack.enter_context(contextlib.closing(listen(host, port)))
+        judged = stack.enter_context(JudgementFile(file, data))
+        if judged.torn:
+            note(
+                f"warning: {file}: the last line was cut off by a crash and is removed ({judged.torn} bytes)"
+            )
+        live = live_runs(
+            loaded, data, device=own_device(device), features=features, reranker=with_model, say=note
+        )
+        folder = (
+            site or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiir-explore-"))) / "site"
+        )
+        build_site(
+            loaded, data, folder, protocol=protocol, resamples=resamples, overwrite=overwrite, say=note
+        )
+        token = new_token(host)
+        app = make_app(folder, data, Search(live, galleries), judged, host=host, token=token)
+        show(f"judgements: {file}")
+        serve(app, bound, host, token, say=show)
