@@ -4,6 +4,7 @@
 (function (tiir) {
   const { el, svg, format, runs } = tiir;
   const HEIGHT = 250;
+  const LARGEST = 100; // k of the curves
   const EDGE = { left: 40, right: 14, top: 12, bottom: 34 };
 
   // A picture that is drawn again when its width changes; its height is fixed, so nothing below it moves.
@@ -27,10 +28,10 @@
     return steps.map((value) => [line(EDGE.left, y(value), width - EDGE.right, y(value), "grid"), text(EDGE.left - 7, y(value) + 4, "end", value)]);
   }
 
-  // R@k of every run at every k, one direction.
+  // R@k of every run, one direction.
   function curves(side) {
-    const { ks } = tiir.site.curves;
-    const lines = tiir.site.curves[side];
+    const ks = tiir.site.curves.ks.filter((k) => k <= LARGEST);
+    const lines = tiir.site.curves[side].map((values) => values.slice(0, ks.length));
     const last = Math.log(ks[ks.length - 1]);
     return responsive((width) => {
       const x = (k) => EDGE.left + (Math.log(k) / last) * (width - EDGE.left - EDGE.right - 16);

@@ -18,7 +18,10 @@
 
   function candidate(t, side, item) {
     if (side === 1) { // the candidates are photos
-      return el("a", { class: "item-photo", href: href("image", item.candidate) }, photos.photo(t, item.candidate));
+      return [
+        el("a", { class: "item-photo", href: href("image", item.candidate) }, photos.photo(t, item.candidate)),
+        el("span", { class: "item-about clamp", "aria-hidden": true }, words(photos.firstCaption(t, item.candidate))),
+      ];
     }
     const row = tiir.rows.rowOf(t, 1, item.candidate);
     const image = t.captions.image[item.candidate];

@@ -4,7 +4,7 @@
   const { el, format, runs, rows, photos, words, whole } = tiir;
   const FIRST = 12;
 
-  const lines = (t, found) => el("ol", { class: "lines" }, found.map((row) => tiir.lines.line(t, row, {})));
+  const lines = (t, found) => el("ol", { class: "lines" }, found.map((row) => tiir.lines.line(t, row, { dir: "t2i" })));
 
   function wrongly(t, found, run) {
     const list = lines(t, found.slice(0, FIRST));
@@ -32,7 +32,7 @@
           el("h1", { class: "id" }, words(photos.cut(t.images.id[image]))),
           el("p", { class: "lead" }, `${format.count(t.ofImage[image].length, "caption")} of its own. `, wrong.map((found, run) => [run ? "; " : "", `${runs.letter(run)} lists it wrongly for ${format.count(found.length, "caption")}`]), "."),
           asked >= 0 && el("p", {}, el("a", { class: "button", href: tiir.href("query", asked) }, "See which captions it retrieves")))),
-      el("section", { "aria-labelledby": "its" }, el("h2", { id: "its" }, "Its captions, and the rank it gets for them"), lines(t, own)),
+      el("section", { class: "its", "aria-labelledby": "its" }, el("h2", { id: "its" }, "Its captions, and the rank it gets for them"), lines(t, own)),
       el("section", { "aria-labelledby": "wrong" },
         el("h2", { id: "wrong" }, "Where it is retrieved wrongly"),
         el("p", { class: "lead" }, `Captions of other photos that list it within the first ${tiir.site.depth}. A photo with many is a hub.`),

@@ -21,7 +21,7 @@
   function tools() {
     document.getElementById("tools").replaceChildren(...[
       tiir.judge.button(),
-      el("button", { class: "icon", type: "button", "aria-label": "Keys and help", title: "Keys and help (?)", onclick: tiir.help }, "?"),
+      el("button", { class: "icon help", type: "button", "aria-label": "Keys and help", title: "Keys and help (?)", onclick: tiir.help }, "?"),
       el("button", { class: "icon theme", type: "button", "aria-label": "Switch between light and dark", title: "Light or dark", onclick: () => { tiir.theme.toggle(); dispatchEvent(new Event("tiir-theme")); } }, el("span", { "aria-hidden": true })),
     ]);
     const { site } = tiir;

@@ -38,12 +38,12 @@
     const columns = KS.filter((k) => tiir.site.runs.some((run) => format.known(run.values[`${side}_R@${k}`])));
     const median = tiir.site.runs.some((run) => format.known(run.values[`${side}_median_rank`]));
     return scroller(`Recall, ${format.direction(side)}`, el("table", { class: "numbers" },
-      el("thead", {}, el("tr", {}, th("Run"), columns.map((k) => th(`R@${k}`)), median && th("median rank"))),
+      el("thead", {}, el("tr", {}, th("Run"), columns.map((k) => th(`R@${k}`)), median && th("median rank", "col", { class: "extra" }))),
       el("tbody", {}, tiir.site.runs.map((run, n) => el("tr", {}, el("th", { scope: "row" }, runs.label(n)),
         columns.map((k) => el("td", {},
           number(format.percent(run.values[`${side}_R@${k}`]), queriesHref({ dir: side, run: n, lo: 1, hi: k }), `The queries that ${run.name} answers within the first ${k}`),
           el("span", { class: "ci" }, format.interval(run.intervals[`${side}_R@${k}`])))),
-        median && el("td", {}, number(format.whole(run.values[`${side}_median_rank`]), queriesHref({ dir: side, run: n, lo: Math.ceil(run.values[`${side}_median_rank`] || 1), sort: "rank" }), "From the median rank on")))))));
+        median && el("td", { class: "extra" }, number(format.whole(run.values[`${side}_median_rank`]), queriesHref({ dir: side, run: n, lo: Math.ceil(run.values[`${side}_median_rank`] || 1), sort: "rank" }), "From the median rank on")))))));
   }
 
   // Measures beyond recall, where the protocol gives them.
@@ -78,7 +78,7 @@
     const tags = [...new Set(rows.map((row) => row.tag))];
     if (!tags.length) return el("p", { class: "muted" }, "No tagged queries.");
     return scroller(`Recall by tag, ${format.direction(side)}`, el("table", { class: "numbers slices" },
-      el("thead", {}, el("tr", {}, th("Tag"), th("Run"), th("Queries"), th(`R@${k}`), th("Against the rest, points"), th("Lift"))),
+      el("thead", {}, el("tr", {}, th("Tag"), th("Run"), th("Queries"), th(`R@${k}`), th("Against the rest"), th("Lift"))),
       tags.map((tag) => {
         const own = rows.filter((row) => row.tag === tag);
         return el("tbody", {}, own.map((row, n) => el("tr", {},
@@ -108,7 +108,7 @@
     const find = (run, way, k) => rows.find((row) => row.run === run && row.counting === way && row.k === k);
     const missing = tagNumber("missing label") < 0 ? null : "missing label";
     return scroller(`Counted recall, ${format.direction(side)}`, el("table", { class: "numbers" },
-      el("thead", {}, el("tr", {}, th("Run"), th("Counting"), ks.map((k) => th(`R@${k}`)))),
+      el("thead", {}, el("tr", {}, th("Run"), th("Counting", "col", { class: "plain" }), ks.map((k) => th(`R@${k}`)))),
       runs.all().map((run) => el("tbody", {}, ways.map((way, n) => el("tr", {},
         n === 0 && el("th", { scope: "rowgroup", rowspan: ways.length }, runs.chip(run)),
         th({ labelled: "labels", judged: "+ judged", suspected: "+ suspected" }[way] || way, "row", { class: "plain" }),
@@ -130,20 +130,22 @@
     return href("compare", null, base);
   }
 
+  const folded = (fold, content) => (fold ? el("details", { class: "more" }, el("summary", {}, "Queries that one wins"), content) : content);
+
   function comparison(pair) {
     const compare = (dir) => href("compare", null, { a: pair.a, b: pair.b, dir });
     return el("div", { class: "panel" },
       el("h3", { class: "versus" }, runs.label(pair.a), el("span", { class: "faint" }, "against"), runs.label(pair.b), el("a", { class: "push", href: compare("t2i") }, "Compare rank by rank")),
       el("div", { class: "pair tight" },
         el("ul", { class: "sentences" }, pair.sentences.map((sentence) => el("li", {}, el("a", { href: compare(/\bi2t\b/.test(sentence) ? "i2t" : "t2i") }, words(sentence))))),
-        scroller("Queries that one wins", el("table", { class: "numbers" },
-          el("thead", {}, el("tr", {}, th("Queries won"), th("by"), th(runs.chip(pair.a)), th(runs.chip(pair.b)), th("neither"))),
+        folded(tiir.site.comparisons.length > 1, scroller("Queries that one wins", el("table", { class: "numbers" },
+          el("thead", {}, el("tr", {}, th("Queries won"), th("by", "col", { class: "plain" }), th(runs.chip(pair.a)), th(runs.chip(pair.b)), th("neither"))),
           format.directions.map((side) => el("tbody", {}, pair.outcomes.filter((row) => row.direction === side).map((row, n, all) => el("tr", {},
             n === 0 && th(format.direction(side), "rowgroup", { rowspan: all.length, class: "tag-name" }),
             th(row.rule === "study" ? "ten places" : row.rule, "row", { class: "plain" }),
             el("td", {}, number(format.whole(row.a_wins), outcomeHref(pair, row, pair.a), "Those queries")),
             el("td", {}, number(format.whole(row.b_wins), outcomeHref(pair, row, pair.b), "Those queries")),
-            el("td", {}, number(format.whole(row.ties), outcomeHref(pair, row, null), "Those queries")))))))))); 
+            el("td", {}, number(format.whole(row.ties), outcomeHref(pair, row, null), "Those queries")))))))))));
   }
 
   tiir.outcomeHref = outcomeHref;

@@ -26,7 +26,7 @@
       el("a", { class: "line-link", href: href("query", row, params) },
         el("span", { class: "line-photo" }, photos.photo(t, image, { label: "" })),
         el("span", { class: "line-text" },
-          el("span", { class: "kind" }, side ? "Caption" : "Photo"),
+          !params.dir && el("span", { class: "kind" }, side ? "Caption" : "Photo"),
           el("span", { class: `clamp ${side ? "" : "muted"}` }, tiir.words(photos.cut(text))))),
       tagList(t.runs[run].tags[row]), ranks(t, row));
   }

@@ -23,24 +23,24 @@
       step(previous, "k", "Previous"), step(next, "j", "Next"));
   }
 
-  function asCaption(t, at, corrected) {
+  function asCaption(t, at, corrected, why) {
     const image = t.captions.image[at];
     return el("div", { class: "asked" },
       el("div", { class: "asked-text" },
         el("p", { class: "eyebrow" }, "Caption ", words(photos.cut(t.captions.id[at]))),
         el("h1", { class: "said" }, photos.caption(t.captions.text[at])),
         corrected && el("p", { class: "corrected" }, el("span", { class: "tag" }, "corrected"), " ", photos.caption(corrected)),
-        tiir.edit && tiir.site.live && tiir.edit(t, at)),
+        why, tiir.site.live && tiir.edit(t, at)),
       el("figure", { class: "own" }, el("a", { href: href("image", image) }, photos.photo(t, image, { full: true })), el("figcaption", { class: "muted small" }, "Its own photo ", words(photos.cut(t.images.id[image])))));
   }
 
-  function asPhoto(t, at) {
+  function asPhoto(t, at, why) {
     return el("div", { class: "asked is-photo" },
       el("figure", { class: "own" }, el("a", { href: href("image", at) }, photos.photo(t, at, { full: true }))),
       el("div", { class: "asked-text" },
         el("p", { class: "eyebrow" }, "Photo ", words(photos.cut(t.images.id[at]))),
         el("h1", {}, "Which captions describe this photo?"),
-        el("ul", { class: "own-captions", "aria-label": "Its own captions" }, t.ofImage[at].map((caption) => el("li", {}, el("span", { class: "mark good" }, "✓"), " ", photos.caption(t.captions.text[caption]))))));
+        el("ul", { class: "own-captions", "aria-label": "Its own captions" }, t.ofImage[at].map((caption) => el("li", {}, el("span", { class: "mark good" }, "✓"), " ", photos.caption(t.captions.text[caption])))), why));
   }
 
   // Tags and their evidence; what holds for several runs is said once.
@@ -76,8 +76,7 @@
       };
     });
     return el("div", { class: "page query" }, walk(t, row, params),
-      side ? asCaption(t, at, lists.map((list) => list.corrected).find(Boolean)) : asPhoto(t, at),
-      evidence(lists),
+      side ? asCaption(t, at, lists.map((list) => list.corrected).find(Boolean), evidence(lists)) : asPhoto(t, at, evidence(lists)),
       el("section", { class: "retrieved", "aria-labelledby": "retrieved" },
         el("h2", { id: "retrieved" }, "What was retrieved"),
         el("p", { class: "lead" }, `${t.positives[row] === 1 ? "One positive" : `${t.positives[row]} positives`}, framed and ticked. Lines follow a candidate from list to list.`),
