@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from tiir.data.dataset import Dataset
 from tiir.data.images import open_image
-from tiir.errors import ImageError, ProtocolError, TiirError
+from tiir.errors import ImageError, ProtocolError, TiirError, UnsafePathError
 from tiir.report.chunks import data_script, read_data
 from tiir.report.guard import LOG, Guard, Refusal, failure
 from tiir.report.judged import JudgementFile
@@ -234,11 +234,13 @@ def _search_photo(search: Search, upload: IO[bytes]) -> Any:
 
 
 def _photo(dataset: Dataset, number: int, request: Request) -> Response:
-    path = dataset.image_path(number)
+    if dataset.image_root is None:
+        raise Refusal(404, "This data set was prepared without photos")
     try:
+        path = dataset.image_path(number)
         with open(path, "rb") as file:
             start = file.read(12)
-    except OSError:
+    except (OSError, UnsafePathError):
         raise Refusal(404, "The file of this photo is not there any more") from None
     kind = next((kind for magic, kind in PHOTOS.items() if start.startswith(magic)), None)
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
