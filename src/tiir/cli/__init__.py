@@ -18,6 +18,7 @@ from tiir.cli.features import features_app
 from tiir.cli.figures import figures_command
 from tiir.cli.options import note
 from tiir.cli.prepare import prepare_app
+from tiir.cli.report import report_command
 from tiir.cli.score import import_app, rerank_command, score_command
 from tiir.cli.serve import explore_command
 from tiir.cli.train import train_app
@@ -27,7 +28,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Text-image retrieval: recall you can trust, and the reasons behind it.\n\n"
-    "prepare a data set -> score it with a model (or import scores) -> evaluate -> analyze, compare.  Try: tiir demo",
+    "prepare a data set -> score it with a model (or import scores) -> evaluate -> analyze, compare, report.  Try: tiir demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,6 +46,7 @@ app.command("analyze")(analyze_command)
 app.command("compare")(compare_command)
 app.command("figures")(figures_command)
 app.command("explore")(explore_command)
+app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

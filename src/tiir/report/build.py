@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.resources import files
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tiir import __version__
-from tiir.analysis.compare import compare
-from tiir.analysis.diagnose import Background, background, diagnose
+from tiir.analysis.compare import Comparison, compare
+from tiir.analysis.diagnose import background, diagnose
 from tiir.analysis.queries import query_table
 from tiir.analysis.typos import Typo
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol, resolve
 from tiir.errors import ConfigError
-from tiir.io import atomic_write, write_json
+from tiir.io import atomic_write
 from tiir.metrics.evaluate import evaluate
 from tiir.metrics.ranks import Empty
 from tiir.report import site_data as data
-from tiir.report.chunks import write_data
+from tiir.report.chunks import data_script
+from tiir.report.folder import check_folder, clear_folder, finish_folder, finished_plan
+from tiir.report.page import check_size, page_files, single_page, thumbs_script
 from tiir.report.tables import title
 from tiir.report.thumbs import make_thumbs
 from tiir.scoring.run import Run
 
-__all__ = ["build_site"]
+__all__ = ["build_site", "distinct_names"]
 
 FORMAT = 1
-APP = re.compile(r"[\w-]+\.(?:js|css)")
 Say = Callable[[str], None]
 
 
@@ -40,70 +46,242 @@ def build_site(
     out: Path,
     *,
     protocol: str | None = None,
+    keys: Path | str | Sequence[str] | None = None,
+    captions_per_image: int | None = None,
+    empty: Empty = "error",
     images: bool = True,
     max_queries: int | None = None,
+    single_file: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     overwrite: bool = False,
+    reuse: bool = False,
     say: Say = lambda text: None,
 ) -> Path:
-    names = [run.name for run in runs]
+    """Write a site of one or more Runs: numbers, queries, what was retrieved, and why it failed.
+
+    The folder is touched only when all is computed; `site.json` is written last. What a kill left is taken up again.
+
+    Args:
+        runs: of one data set.
+        dataset: it.
+        out: folder to write: new, empty, or holding a site.
+        protocol, keys, captions_per_image, empty: as of `tiir.metrics.evaluate.evaluate`; the protocol is the first
+            Run's where None, else the data set's.
+        images: show photos, where the data set has any; else no thumbnail is made and none kept.
+        max_queries: show a sample of so many queries a direction; numbers, curves and slices are still of all.
+        single_file: all in one `index.html`.
+        resamples, seed: of the bootstrap over images (0: no intervals); the seed also draws the sample.
+        overwrite: replace the site that `out` holds. Files that are no site's stay.
+        reuse: leave the site that `out` holds where the same would be written again.
+        say: called with a line before each step.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        ConfigError: `out` is taken, two Runs are one, options that cannot be, or a single file beyond its limit.
+        RunError, ProtocolError, RanksError, ImageError: Runs, data set and protocol do not fit, or a photo is gone.
+    """
+    if not runs:
+        raise ConfigError("a site of no Runs", hint="name one or more")
+    if max_queries is not None and max_queries < 1:
+        raise ConfigError(f"max_queries={max_queries} must be at least 1")
+    for run in runs:
+        run.check(dataset)
     protocol = protocol or runs[0].info.protocol or default_protocol(dataset)
+    options = {
+        "keys": keys if keys is None or isinstance(keys, (str, Path)) else list(keys),
+        "captions_per_image": captions_per_image,
+        "empty": empty,
+        "images": images,
+        "max_queries": max_queries,
+        "single_file": single_file,
+        "resamples": resamples,
+        "seed": seed,
+    }
+    names = distinct_names(runs)
+    plan = _plan(runs, names, dataset, protocol, options)
+    if reuse and not overwrite and _without_time(finished_plan(out)) == _without_time(plan):
+        say(f"{out} holds this site already")
+        return out / "index.html"
+    check_folder(out, overwrite=overwrite)
     photos = images and dataset.image_root is not None
-    galleries = resolve(protocol, dataset)
-    say("looking at the data set")
+    galleries = resolve(protocol, dataset, keys=keys, captions_per_image=captions_per_image)
+    say("reading captions" + (" and photos" if photos else ""))
     shared = background(dataset, protocol, photos=photos)
     views = []
     for name, run in zip(names, runs, strict=True):
-        say(f"diagnosing {name}")
-        table = query_table(run, dataset, galleries, depth=data.DEPTH, hard_after=data.HARD_AFTER)
+        say(f"{name}: ranks, lists and reasons")
+        table = query_table(
+            run, dataset, galleries, depth=data.DEPTH, hard_after=data.HARD_AFTER, empty=empty
+        )
         made = diagnose(run, dataset, galleries, table=table, shared=shared, resamples=resamples, seed=seed)
-        evaluation = evaluate(run, dataset, protocol, resamples=resamples, seed=seed)
-        views.append(data.RunView(name, run, evaluation, made))
+        numbers = evaluate(
+            run,
+            dataset,
+            protocol,
+            keys=keys,
+            captions_per_image=captions_per_image,
+            empty=empty,
+            resamples=resamples,
+            seed=seed,
+        )
+        views.append(data.RunView(name, run, replace(numbers, run=name), made))
     compared = None
-    if len(runs) > 1:
-        say("comparing")
-        compared = compare(runs, dataset, galleries, names=names, tables=[v.table for v in views])
-    rows = data.sample_rows(views[0].table, max_queries, seed)
-    tags = data.tags_of(views)
-    site = {
-        "format": FORMAT,
-        "tiir": __version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "live": False,
-        "photos": photos,
-        "single": False,
-        "dataset": {
-            "name": dataset.name,
-            "split": dataset.split,
-            "fingerprint": dataset.fingerprint,
-            "images": dataset.n_images,
-            "captions": dataset.n_captions,
-        },
-        "protocol": {"name": protocol, "title": title(views[0].evaluation)},
-        **data.overview(views, compared, tags, n_folds=len(galleries)),
-    }
-    folder = out / "data"
+    if len(runs) > 1 and resamples:
+        say("comparing them, pair by pair")
+        tables = [view.table for view in views]
+        compared = compare(runs, dataset, galleries, names=names, tables=tables, seed=seed)
+    say("writing")
     typos: dict[int, list[Typo]] = {}
     for typo in shared.typos:
         typos.setdefault(typo.caption, []).append(typo)
-    say("writing")
-    write_data(folder, "images", data.images_data(dataset, photos=photos))
-    write_data(folder, "captions", data.captions_data(dataset))
-    write_data(folder, "queries", data.queries_data(views, dataset, rows, tags))
-    for r, view in enumerate(views):
-        for c, block in enumerate(data.lists_data(view, dataset, rows, tags, typos)):
-            write_data(folder, f"lists-{r}-{c}", block)
-        for c, block in enumerate(data.wrong_data(view, dataset, rows)):
-            write_data(folder, f"wrong-{r}-{c}", block)
-    write_data(folder, "site", site)
-    if photos:
-        say("thumbnails")
-        make_thumbs(dataset, out / "thumbs")
-    for file in files("tiir").joinpath("report", "site").iterdir():
-        if APP.fullmatch(file.name) or file.name == "index.html":
-            place = out / file.name if file.name == "index.html" else out / "app" / file.name
-            with atomic_write(place) as temporary:
-                temporary.write_bytes(file.read_bytes())
-    write_json(out / "site.json", {"format": FORMAT})
+    site = _Site(dataset, plan, views, compared, typos, photos, len(galleries), max_queries, seed)
+    if single_file:
+        _write_single(site, out, say)
+    else:
+        _write_folder(site, out, say)
     return out / "index.html"
+
+
+def distinct_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each Run: its folder's, with as many folders above as tell the Runs apart.
+
+    Raises:
+        ConfigError: nothing tells two of them apart.
+
+    Example:
+        >>> from tiir.scoring.run import RunInfo
+        >>> data = Dataset("pets", "test", ["a"], ["a0"], ["a cat"], np.array([0]))
+        >>> one = Run(RunInfo.about(data, "pets", "by hand"), scores=np.ones((1, 1), np.float32))
+        >>> distinct_names([replace(one, path=Path(path)) for path in ("/runs/one/clip", "/runs/two/clip")])
+        ['one/clip', 'two/clip']
+    """
+    places = [("", run.info.model) if run.path is None else run.path.resolve().parts for run in runs]
+    for length in range(1, max(map(len, places)) + 1):
+        names = ["/".join(parts[-length:]) for parts in places]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"two of these Runs are the same: {', '.join(names)}", hint="name each once")
+
+
+@dataclass(frozen=True, eq=False)
+class _Site:
+    # All that is written, before it is.
+    dataset: Dataset
+    plan: dict[str, Any]
+    views: list[data.RunView]
+    compared: Comparison | None
+    typos: dict[int, list[Typo]]
+    photos: bool
+    n_folds: int
+    max_queries: int | None
+    seed: int
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        return data.sample_rows(self.views[0].table, self.max_queries, self.seed)
+
+    def blocks(self) -> Iterator[tuple[str, Any]]:
+        dataset, rows, tags = self.dataset, self.rows, data.tags_of(self.views)
+        yield "images", data.images_data(dataset, photos=self.photos)
+        yield "captions", data.captions_data(dataset)
+        yield "queries", data.queries_data(self.views, dataset, rows, tags)
+        for r, view in enumerate(self.views):
+            for c, block in enumerate(data.lists_data(view, dataset, rows, tags, self.typos)):
+                yield f"lists-{r}-{c}", block
+            for c, block in enumerate(data.wrong_data(view, dataset, rows)):
+                yield f"wrong-{r}-{c}", block
+        yield "site", self.front() | data.overview(self.views, self.compared, tags, n_folds=self.n_folds)
+
+    def front(self) -> dict[str, Any]:
+        dataset, first = self.dataset, self.views[0]
+        return {
+            "format": FORMAT,
+            "tiir": __version__,
+            "created": self.plan["created"],
+            "live": False,
+            "photos": self.photos,
+            "single": self.plan["options"]["single_file"],
+            "sampled": data.sampled(first.table, self.rows),
+            "dataset": {
+                "name": dataset.name,
+                "split": dataset.split,
+                "fingerprint": dataset.fingerprint,
+                "images": dataset.n_images,
+                "captions": dataset.n_captions,
+            },
+            "protocol": {"name": first.evaluation.protocol, "title": title(first.evaluation)},
+        }
+
+
+def _write_folder(site: _Site, out: Path, say: Say) -> None:
+    clear_folder(out, keep_thumbs=site.photos)
+    for name, value in site.blocks():
+        _write(out / "data" / f"{name}.js", data_script(name, value))
+    if site.photos:
+        say("thumbnails")
+        make_thumbs(site.dataset, out / "thumbs")
+    page = page_files()
+    for path in sorted(
+        page, key=lambda path: path == "index.html"
+    ):  # it comes last: no page without its parts
+        _write(out / path, page[path])
+    finish_folder(out, site.plan)
+
+
+def _write_single(site: _Site, out: Path, say: Say) -> None:
+    scripts, size = [], 0
+    for name, value in site.blocks():
+        scripts.append(data_script(name, value))
+        size += len(scripts[-1].encode())
+        check_size(size)
+    if site.photos:
+        say("thumbnails")
+        with tempfile.TemporaryDirectory() as folder:
+            make_thumbs(site.dataset, Path(folder))
+            scripts.append(thumbs_script(Path(folder), site.dataset.n_images))
+    html = single_page(scripts)
+    check_size(len(html.encode()))
+    clear_folder(out, keep_thumbs=False)
+    _write(out / "index.html", html)
+    finish_folder(out, site.plan)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def _plan(
+    runs: Sequence[Run], names: Sequence[str], dataset: Dataset, protocol: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    # What decides the site's content. Of keys and Runs' folders only a hash: a site may be put where all read it.
+    if options["keys"] is not None:
+        keys = options["keys"]
+        said = keys if isinstance(keys, list) else Path(keys).read_text(encoding="utf-8")
+        options = options | {"keys": _hash(said)}
+    judged = dataset.judgements
+    return {
+        "format": FORMAT,
+        "tiir": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "page": _hash(page_files()),
+        "dataset": {"name": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint},
+        "judgements": None if judged is None else _hash([judged.caption.tolist(), judged.grade.tolist()]),
+        "protocol": protocol,
+        "runs": [
+            {"name": name, "model": data.shown_model(run), "hash": _hash(run.info.model_dump())}
+            for name, run in zip(names, runs, strict=True)
+        ],
+        "options": options,
+    }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+
+def _without_time(plan: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if plan is None else {key: value for key, value in plan.items() if key != "created"}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tiir.errors import DataError
-from tiir.io import atomic_write, read_text
+from tiir.io import read_text
 
-__all__ = ["SITE_NAME", "data_script", "read_data", "rounded", "write_data"]
+__all__ = ["SITE_NAME", "data_script", "read_data", "rounded"]
 
 SITE_NAME = re.compile(r"(?:site|images|captions|queries|thumbs|(?:lists|wrong)-\d+-\d+)")
 """Names of data files. They are made of positions, never of ids."""
@@ -35,14 +35,6 @@ def data_script(name: str, value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text = UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # only strings hold such characters
     return f'tiir.data("{name}",{text});\n'
-
-
-def write_data(folder: Path, name: str, value: Any) -> int:
-    """Write a block into a site's folder of data; gives its size in bytes."""
-    raw = data_script(name, value).encode()
-    with atomic_write(folder / f"{name}.js") as temporary:
-        temporary.write_bytes(raw)
-    return len(raw)
 
 
 def read_data(path: Path) -> Any:

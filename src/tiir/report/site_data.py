@@ -31,6 +31,9 @@ __all__ = [
     "overview",
     "queries_data",
     "sample_rows",
+    "sampled",
+    "shown_model",
+    "tags_of",
     "wrong_data",
 ]
 
@@ -81,6 +84,19 @@ def sample_rows(table: pd.DataFrame, number: int | None, seed: int = 0) -> npt.N
             rows = np.sort(rng.choice(rows, number, replace=False))
         kept.append(rows)
     return np.concatenate(kept)
+
+
+def sampled(table: pd.DataFrame, rows: npt.NDArray[np.int64]) -> dict[str, list[int]] | None:
+    """How many queries of how many are shown, by direction; None where all are.
+
+    Example:
+        >>> sampled(pd.DataFrame({"direction": ["i2t"] * 3 + ["t2i"] * 2}), np.array([1, 2, 3, 4]))
+        {'i2t': [2, 3], 't2i': [2, 2]}
+    """
+    if len(rows) == len(table):
+        return None
+    shown = table.iloc[rows]
+    return {side: [int((frame["direction"] == side).sum()) for frame in (shown, table)] for side in SIDES}
 
 
 def images_data(dataset: Dataset, *, photos: bool) -> dict[str, Any]:

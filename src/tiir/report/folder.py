@@ -1,0 +1,85 @@
+"""The folder of a site: what may be replaced in it, and what tells a finished one from one that a kill left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiir.errors import ConfigError, DataError
+from tiir.io import read_json, write_json
+from tiir.report.chunks import SITE_NAME
+
+__all__ = ["APP", "FINISHED", "check_folder", "clear_folder", "finish_folder", "finished_plan"]
+
+FINISHED = "site.json"
+UNFINISHED = "building.json"
+"""Stands in the folder from before the first file until after the last: then the folder is ours to clear."""
+APP = re.compile(r"[\w-]+\.(?:js|css)")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # of `tiir.io.atomic_write`
+OURS = {
+    "": re.compile("index.html"),
+    "app": APP,
+    "data": re.compile(rf"(?:{SITE_NAME.pattern})\.js"),
+    "thumbs": re.compile(r"\d+\.webp|source\.json"),
+}
+"""Files of a site, by folder. No others are ever removed."""
+
+
+def check_folder(out: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that is taken: before the long work, not after it.
+
+    Raises:
+        ConfigError: it is a file, holds a site (without `overwrite`), other things, or links where folders should be.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file", hint="name a folder")
+    for name in filter(None, OURS):
+        if (out / name).is_symlink():
+            raise ConfigError(f"{out / name} is a link", hint="name another folder: links are not followed")
+    if not out.is_dir() or not any(out.iterdir()) or (out / UNFINISHED).is_file():
+        return
+    if finished_plan(out) is None:
+        raise ConfigError(
+            f"{out} holds files and no site of tiir's", hint="name an empty folder: nothing there is touched"
+        )
+    if not overwrite:
+        raise ConfigError(f"{out} already holds a site", hint="choose another --out, or --overwrite")
+
+
+def finished_plan(out: Path) -> dict[str, Any] | None:
+    """What the finished site in a folder was made from, None where there is none."""
+    try:
+        plan = read_json(out / FINISHED)
+    except DataError:
+        return None
+    return plan if isinstance(plan, dict) and "tiir" in plan and "format" in plan else None
+
+
+def clear_folder(out: Path, *, keep_thumbs: bool) -> None:
+    """Remove a site's files, and mark the folder as one that is being written.
+
+    Args:
+        out: that `check_folder` let pass.
+        keep_thumbs: those that are still right serve again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / UNFINISHED, {"": "a site is being written here, or was when something stopped it"})
+    (out / FINISHED).unlink(missing_ok=True)
+    for name, ours in OURS.items():
+        folder = out / name
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            kept = name == "thumbs" and keep_thumbs and ours.fullmatch(path.name)
+            if (ours.fullmatch(path.name) or TEMPORARY.fullmatch(path.name)) and not kept:
+                path.unlink()
+        if name and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def finish_folder(out: Path, plan: Mapping[str, Any]) -> None:
+    """Mark the site as finished: the last thing that is written."""
+    write_json(out / FINISHED, dict(plan))
+    (out / UNFINISHED).unlink()
