@@ -67,7 +67,8 @@ class Comparison:
 
     def sentences(self) -> list[str]:
         """The tests in words, one a row; the verdict is that of the corrected p."""
-        return [_sentence(row, len(self.tests)) for row in self.tests.to_dict("records")]
+        least = len(self.tests) * 2 / (self.resamples + 1)  # smallest p that so many draws can show
+        return [_sentence(row, least) for row in self.tests.to_dict("records")]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single queries, ready for JSON."""
@@ -88,7 +89,7 @@ def compare(
     depth: int = 10,
     hard_after: int = 10,
     rule: tuple[int, int] = STUDY,
-    resamples: int = 10_000,
+    resamples: int = 20_000,
     seed: int = 0,
 ) -> Comparison:
     """Compare Runs on the queries of a protocol, pair by pair.
@@ -284,10 +285,10 @@ def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return corrected
 
 
-def _sentence(row: dict[str, Any], tests: int) -> str:
+def _sentence(row: dict[str, Any], least: float) -> str:
     a, b, points = row["a"], row["b"], row["difference"]
     low, high, p = row["low"], row["high"], row["p_holm"]
-    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    chance = f"p < {max(0.001, np.ceil(1000 * p) / 1000):.3f}" if p <= max(least, 0.001) else f"p = {p:.3f}"
     on = f"on {row['direction']} R@{row['k']}"
     if p >= LEVEL:
         return f"{a} and {b} do not differ measurably {on} ({points:+.1f} points, 95% {low:.1f} to {high:.1f}, {chance})"

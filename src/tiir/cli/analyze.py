@@ -204,7 +204,7 @@ def compare_command(
             "--out", "-o", help="File for the queries: .parquet, .jsonl or .csv.", show_default=False
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of the images.")] = 10_000,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of the images.")] = 20_000,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     dataset: RunDataset = None,

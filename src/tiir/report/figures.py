@@ -202,21 +202,33 @@ def rank_scatter(a: pd.DataFrame, b: pd.DataFrame, name_a: str, name_b: str, *, 
             axis.plot([0.7, top], [0.7, top], color="#444444", linewidth=0.6)
             axis.axvline(k + 0.5, color=COLOURS[1], linewidth=0.7, linestyle="--")
             axis.axhline(k + 0.5, color=COLOURS[1], linewidth=0.7, linestyle="--")
-            corners: list[
-                tuple[float, float, npt.NDArray[np.bool_], Literal["left", "right"], Literal["top", "bottom"]]
-            ] = [
-                (0.02, 0.98, (x <= k) & (y > k), "left", "top"),
-                (0.98, 0.02, (x > k) & (y <= k), "right", "bottom"),
-                (0.98, 0.98, (x > k) & (y > k), "right", "top"),
-                (0.02, 0.02, (x <= k) & (y <= k), "left", "bottom"),
-            ]
-            for left, up, mask, ha, va in corners:
+            only_a, only_b = (x <= k) & (y > k), (x > k) & (y <= k)
+            for left, up, text in [
+                (0.02, 0.99, f"only {name_a}\n{_share(only_a)}"),
+                (0.98, 0.02, f"only {name_b}\n{_share(only_b)}"),
+            ]:
+                ha, va = ("left", "top") if up > left else ("right", "bottom")
                 box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-                share = f"{mask.sum():,}\n({mask.mean():.0%})"
-                axis.text(left, up, share, transform=axis.transAxes, ha=ha, va=va, fontsize=6.5, bbox=box)
-            axis.set(xscale="log", yscale="log", xlim=(0.7, top), ylim=(0.7, top), title=NAMES[side])
-            axis.set(xlabel=f"rank by {name_a}", ylabel=f"rank by {name_b}", aspect="equal")
+                axis.text(left, up, text, transform=axis.transAxes, ha=ha, va=va, fontsize=6, bbox=box)
+            both, neither = (x <= k) & (y <= k), (x > k) & (y > k)
+            axis.set(xscale="log", yscale="log", xlim=(0.7, top), ylim=(0.7, top), aspect="equal")
+            axis.set_title(f"{NAMES[side]}\n", pad=3)
+            axis.text(
+                0.5,
+                1.02,
+                f"in the top {k} of both {_share(both)}, of neither {_share(neither)}",
+                transform=axis.transAxes,
+                ha="center",
+                fontsize=6,
+            )
+            for one in (axis.xaxis, axis.yaxis):
+                one.set_major_formatter("{x:,.0f}")
+            axis.set(xlabel=f"rank by {name_a}", ylabel=f"rank by {name_b}")
     return figure
+
+
+def _share(mask: npt.NDArray[np.bool_]) -> str:
+    return f"{mask.sum():,} ({mask.mean():.0%})"
 
 
 def _alpha(n: int) -> float:

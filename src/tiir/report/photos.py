@@ -84,10 +84,12 @@ def hard_image_retrieval(
         DataError: no rows, or no photos.
     """
     _check(rows, dataset)
-    figure, grid = _grid(len(rows), depth + 1, photo=TEXT / (depth + 1), lines=2)
+    shown = [name for row in rows for name in (row["best_positive"], *row["top"][:depth])]
+    photo = TEXT / (depth + 1)
+    figure, grid = _grid(len(rows), depth + 1, photo=photo, lines=2, shape=_shape(dataset, shown))
     for line, row in zip(grid, rows, strict=True):
         _words(figure, line[0], unsupported(row["text"], dataset, row["top"][0]), width=TEXT)
-        _photo(figure, line[0], dataset, row["best_positive"], f"meant (rank {row['rank']:,})", True)
+        _photo(figure, line[0], dataset, row["best_positive"], f"meant, rank {row['rank']:,}", True)
         for cell, name, hit in zip(line[1:], row["top"], row["top_positive"], strict=False):
             _photo(figure, cell, dataset, name, "", hit)
     return _noted(figure, note.format(what="first photo", seed=seed))
@@ -108,8 +110,9 @@ def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5
     _check(rows, dataset)
     columns = 2
     photo = TEXT / columns * 0.38
+    shape = _shape(dataset, [row["query"] for row in rows])
     figure, grid = _grid(
-        -(-len(rows) // columns), columns, photo=photo, lines=0, width=TEXT / columns, least=1.75
+        -(-len(rows) // columns), columns, photo=photo, shape=shape, width=TEXT / columns, least=1.75
     )
     for cell, row in zip(grid.reshape(-1, 4), rows, strict=False):
         left, bottom, _, height = cell
@@ -158,7 +161,10 @@ def where_a_beats_b(
     rows_a: list[Row] = first.to_dict("records")
     rows_b: list[Row] = b.loc[first.index].to_dict("records")
     _check(rows_a, dataset)
-    figure, grid = _grid(len(rows_a), 2 * depth + 1, photo=TEXT / (2 * depth + 1), lines=2, heads=1)
+    lists = [row["top"][:depth] for row in (*rows_a, *rows_b)]
+    shape = _shape(dataset, [name for names in lists for name in names])
+    photo = TEXT / (2 * depth + 1)
+    figure, grid = _grid(len(rows_a), 2 * depth + 1, photo=photo, lines=3, shape=shape)
     for line, x, y in zip(grid, rows_a, rows_b, strict=True):
         _words(figure, line[0], unsupported(x["text"], dataset, y["top"][0]), width=TEXT, above=1)
         _photo(figure, line[0], dataset, x["best_positive"], "meant", True)
@@ -181,21 +187,34 @@ def _check(rows: Sequence[Row], dataset: Dataset) -> None:
         raise DataError("there is no such query to draw", hint="a lower --hard-after finds more hard ones")
 
 
+def _shape(dataset: Dataset, names: Sequence[str]) -> float:
+    # Height over width that most of these photos fill.
+    sizes = [dataset.image(dataset.image_position[name]).size for name in dict.fromkeys(names)]
+    return float(np.clip(np.median([height / width for width, height in sizes]), 0.66, 1))
+
+
 def _grid(
-    rows: int, columns: int, *, photo: float, lines: int, heads: int = 0, width: float = 0, least: float = 0
+    rows: int,
+    columns: int,
+    *,
+    photo: float,
+    shape: float,
+    lines: int = 0,
+    width: float = 0,
+    least: float = 0,
 ) -> tuple[Figure, Any]:
-    # Boxes in inches from the lower left corner: (rows, columns, [left, bottom, width, height]).
+    # Boxes in inches from the lower left corner: (rows, columns, [left, bottom, width, height]), a label's line below.
     from matplotlib.figure import Figure as New
 
-    across, down = width or photo, max(photo * 0.75, least)
-    step = down + (lines + heads) * LINE + 0.12
+    across, down = width or photo, max(photo * shape, least)
+    step = down + (lines + 1) * LINE + 0.12
     height = rows * step + 2 * LINE + 0.05
     with style():
         figure = New(figsize=(TEXT, height))
     boxes = np.empty((rows, columns, 4))
     for row in range(rows):
         for column in range(columns):
-            bottom = height - (row + 1) * step + 0.06
+            bottom = height - (row + 1) * step + LINE + 0.06
             boxes[row, column] = [column * across, bottom, across, down]
     return figure, boxes
 
@@ -203,14 +222,15 @@ def _grid(
 def _photo(figure: Figure, box: Any, dataset: Dataset, name: str, label: str, hit: bool | None) -> None:
     width, height = figure.get_size_inches()
     left, bottom, across, down = box
-    inset = 0.03
+    inset = 0.04
     axes = figure.add_axes(
         (
             (left + inset) / width,
             (bottom + inset) / height,
             (across - 2 * inset) / width,
             (down - 2 * inset) / height,
-        )
+        ),
+        anchor="N",
     )
     image = dataset.image(dataset.image_position[name])
     image.thumbnail((PHOTO, PHOTO))
@@ -218,11 +238,8 @@ def _photo(figure: Figure, box: Any, dataset: Dataset, name: str, label: str, hi
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color=RIGHT if hit else "#999999", linewidth=2.2 if hit else 0.5)
-    text = f"\N{CHECK MARK} {label}".strip() if hit else label
-    if text:
-        box_style = {"facecolor": RIGHT if hit else "white", "edgecolor": "none", "pad": 1.2}
-        axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=6, bbox=box_style,
-                  color="white" if hit else PLAIN, family="DejaVu Sans")  # fmt: skip
+    if text := f"\N{CHECK MARK} {label}".strip() if hit else label:
+        axes.set_xlabel(text, labelpad=2, color=RIGHT if hit else PLAIN, family="DejaVu Sans", fontsize=6.5)
 
 
 def _words(figure: Figure, box: Any, words: list[tuple[str, bool]], *, width: float, above: int = 0) -> None:
@@ -251,21 +268,14 @@ def _flow(
         font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if marked else "normal")
         long = renderer.get_text_width_height_descent(f"{word} ", font, False)[0] / figure.dpi
         if at and at + long > width:
-            at, line = 0.0, line + 1
-            if line == lines:
-                figure.text(
-                    (x + width) / across,
-                    (y - (line - 1) * LINE) / down,
-                    "…",
-                    ha="left",
-                    va="top",
-                    fontsize=size,
-                )
+            if line + 1 == lines:
+                figure.text((x + at) / across, (y - line * LINE) / down, "…", va="top", fontsize=size)
                 break
+            at, line = 0.0, line + 1
         figure.text((x + at) / across, (y - line * LINE) / down, word, va="top", fontproperties=font,
                     color=WRONG if marked else colour)  # fmt: skip
         at += long
-    return y - (min(line, lines - 1) + 1) * LINE
+    return y - (line + 1) * LINE
 
 
 def _noted(figure: Figure, text: str) -> Figure:
