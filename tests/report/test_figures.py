@@ -87,7 +87,7 @@ def test_scatter_counts_are_those_of_compare(pair) -> None:  # type: ignore[no-u
     axis = figures.rank_scatter(a, b, "a", "b").axes[1]
     here = a["direction"] == "t2i"
     wins = ((a["rank"] <= 10) & (b["rank"] > 10))[here].sum()
-    assert axis.texts[0].get_text().startswith(f"{wins}\n")
+    assert axis.texts[0].get_text() == f"only a\n{wins:,} ({wins / here.sum():.0%})"
 
 
 def test_offending_words() -> None:
