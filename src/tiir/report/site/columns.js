@@ -27,7 +27,7 @@
     const image = t.captions.image[item.candidate];
     return el("div", { class: "item-caption" },
       el("a", { class: "item-owner", href: href("image", image), "aria-label": "Its own photo" }, photos.photo(t, image, { label: "" })),
-      row < 0 ? photos.caption(t.captions.text[item.candidate]) : el("a", { class: "item-words", href: href("query", row) }, words(photos.cut(t.captions.text[item.candidate]))));
+      row < 0 ? photos.caption(t.captions.text[item.candidate]) : el("a", { class: "item-words", href: href("query", row) }, words(photos.cut(t.captions.text[item.candidate]) || "(an empty caption)")));
   }
 
   function line(t, side, item, judge) {

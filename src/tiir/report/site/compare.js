@@ -87,7 +87,7 @@
       const box = boxOf(params);
       const sides = [runs.letter(state.a), runs.letter(state.b)];
       for (const [name, input] of Object.entries(inputs)) input.value = state[name];
-      fields.forEach((field, n) => { field.value = params[NAMES[n]] || ""; });
+      fields.forEach((field, n) => { field.value = whole(params[NAMES[n]], "", 1); });
       fieldLabels.forEach((label, n) => { label.textContent = `Rank by ${sides[n < 2 ? 0 : 1]} ${labels[n][1]}`; });
       picture.set(points, box, `Ranks of ${format.count(points.rows.length, "query", "queries")} by ${runs.name(state.a)} against ${runs.name(state.b)}. The fields beside it choose a part.`);
       const wanted = { ...state, ...boxParams(box), sort: "gap", order: "desc" };

@@ -7,6 +7,10 @@
   const option = (value, label) => el("option", { value }, label);
   const field = (label, input) => el("label", { class: "field" }, el("span", {}, label), input);
 
+  const setUnlessFocused = (input, value) => {
+    if (input !== document.activeElement || input.tagName === "SELECT") input.value = value;
+  };
+
   // change(params, replace) is called with what the form then says. `sync(params)` sets it without calling back.
   function form(change) {
     const { site } = tiir;
@@ -53,7 +57,8 @@
       kept = Object.fromEntries(Object.entries(params).filter(([name]) => FIELDS.includes(name)));
       for (const [name, input] of Object.entries(inputs)) {
         if (input.type === "checkbox") input.checked = params[name] === "1";
-        else if (input !== document.activeElement) input.value = params[name] || (name === "run" ? "0" : "");
+        else if (input.type === "number") setUnlessFocused(input, tiir.whole(params[name], "", 1));
+        else setUnlessFocused(input, params[name] || (name === "run" ? "0" : ""));
       }
     };
     return { node, sync, words: inputs.words };

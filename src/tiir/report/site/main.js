@@ -48,7 +48,11 @@
     try {
       if (!usable(name)) throw new Error("There is no such page here.");
       navigation(name);
-      if (stay && current.update) return current.update(state);
+      if (stay && current.update) {
+        current.update(state);
+        main.dataset.address = address;
+        return;
+      }
       const made = await tiir.views[name].show(state);
       if (mine !== turn) return; // another address came first
       node = made.node || made;
@@ -60,6 +64,7 @@
       node = problem(error);
     }
     main.replaceChildren(node);
+    main.dataset.address = address;
     if (first) return;
     if (stay) return scrollTo(0, scrolled.get(address) ?? scrollY);
     scrollTo(0, traversed ? scrolled.get(address) || 0 : 0);

@@ -27,7 +27,7 @@
         el("span", { class: "line-photo" }, photos.photo(t, image, { label: "" })),
         el("span", { class: "line-text" },
           !params.dir && el("span", { class: "kind" }, side ? "Caption" : "Photo"),
-          el("span", { class: `clamp ${side ? "" : "muted"}` }, tiir.words(photos.cut(text))))),
+          el("span", { class: `clamp ${side ? "" : "muted"}` }, tiir.words(photos.cut(text) || "(an empty caption)")))),
       tagList(t.runs[run].tags[row]), ranks(t, row));
   }
 
