@@ -34,7 +34,7 @@ from tiir.features.scenes import scenes_features
 from tiir.metrics.ranks import rank_run
 from tiir.metrics.retrieve import retrieve
 from tiir.report import guard
-from tiir.report.chunks import write_data
+from tiir.report.chunks import data_script
 from tiir.report.judged import JudgementFile
 from tiir.report.live import LiveRun, live_runs
 from tiir.report.search import Search
@@ -85,7 +85,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (site / "site.json").write_text("{}")
     (site / "app" / "link.js").symlink_to(folder / "data" / "dataset.json")
     Image.new("RGB", (8, 8)).save(site / "thumbs" / "0.webp")
-    write_data(site / "data", "site", {"live": False, "runs": [{"name": r} for r in "abcd"]})
+    (site / "data").mkdir()
+    about = {"live": False, "runs": [{"name": name} for name in "abcd"]}
+    (site / "data" / "site.js").write_text(data_script("site", about))
     return World(data, folder, runs, live, Search(live, resolve("own", data)), site)
 
 

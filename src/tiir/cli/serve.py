@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tiir.cli.options import Device, Features, Overwrite, RunDataset, note, own_device, show
+from tiir.cli.options import Device, Features, FirstCaptions, Overwrite, RunDataset, note, own_device, show
 from tiir.errors import ConfigError, MissingExtraError
 
 __all__ = ["explore_command"]
@@ -47,6 +47,8 @@ def explore_command(
         str | None,
         typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
     ] = None,
+    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    captions_per_image: FirstCaptions = None,
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
     ] = 1000,
@@ -74,7 +76,7 @@ def explore_command(
     for run in loaded:
         run.check(data)
     protocol = protocol or loaded[0].info.protocol or default_protocol(data)
-    galleries = resolve(protocol, data)
+    galleries = resolve(protocol, data, keys=keys, captions_per_image=captions_per_image)
     file = judgements or runs[0] / "judgements.jsonl"
     if not file.parent.is_dir():
         raise ConfigError(f"--judgements {file}: there is no folder {file.parent}", hint="make it first")
@@ -93,7 +95,16 @@ def explore_command(
             site or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiir-explore-"))) / "site"
         )
         build_site(
-            loaded, data, folder, protocol=protocol, resamples=resamples, overwrite=overwrite, say=note
+            loaded,
+            data,
+            folder,
+            protocol=protocol,
+            keys=keys,
+            captions_per_image=captions_per_image,
+            resamples=resamples,
+            overwrite=overwrite,
+            reuse=True,
+            say=note,
         )
         token = new_token(host)
         app = make_app(folder, data, Search(live, galleries), judged, host=host, token=token)
