@@ -183,6 +183,12 @@ class _Site:
     def rows(self) -> npt.NDArray[np.int64]:
         return data.sample_rows(self.views[0].table, self.max_queries, self.seed)
 
+    def images(self) -> list[int]:
+        # Of a sample no more photos than it needs: 5,000 of them would fill a single file.
+        if data.sampled(self.views[0].table, self.rows) is None:
+            return list(range(self.dataset.n_images))
+        return data.shown_images(self.views, self.dataset, self.rows)
+
     def blocks(self) -> Iterator[tuple[str, Any]]:
         dataset, rows, tags = self.dataset, self.rows, data.tags_of(self.views)
         yield "images", data.images_data(dataset, photos=self.photos)
@@ -222,7 +228,7 @@ def _write_folder(site: _Site, out: Path, say: Say) -> None:
         _write(out / "data" / f"{name}.js", data_script(name, value))
     if site.photos:
         say("thumbnails")
-        make_thumbs(site.dataset, out / "thumbs")
+        make_thumbs(site.dataset, out / "thumbs", site.images())
     page = page_files()
     for path in sorted(
         page, key=lambda path: path == "index.html"
@@ -240,8 +246,8 @@ def _write_single(site: _Site, out: Path, say: Say) -> None:
     if site.photos:
         say("thumbnails")
         with tempfile.TemporaryDirectory() as folder:
-            make_thumbs(site.dataset, Path(folder))
-            scripts.append(thumbs_script(Path(folder), site.dataset.n_images))
+            make_thumbs(site.dataset, Path(folder), site.images())
+            scripts.append(thumbs_script(Path(folder), site.images()))
     html = single_page(scripts)
     check_size(len(html.encode()))
     clear_folder(out, keep_thumbs=False)

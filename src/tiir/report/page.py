@@ -53,10 +53,10 @@ def check_size(size: int) -> None:
         )
 
 
-def thumbs_script(folder: Path, number: int) -> str:
-    """The block `thumbs`: every thumbnail as a data: URI, by position."""
+def thumbs_script(folder: Path, images: Iterable[int]) -> str:
+    """The block `thumbs`: thumbnails as data: URIs, by position."""
     made = {}
-    for n in range(number):
+    for n in images:
         raw = (folder / f"{n}.webp").read_bytes()
         made[str(n)] = f"data:image/webp;base64,{base64.b64encode(raw).decode()}"
     return data_script("thumbs", made)

@@ -32,6 +32,7 @@ __all__ = [
     "queries_data",
     "sample_rows",
     "sampled",
+    "shown_images",
     "shown_model",
     "tags_of",
     "wrong_data",
@@ -97,6 +98,20 @@ def sampled(table: pd.DataFrame, rows: npt.NDArray[np.int64]) -> dict[str, list[
         return None
     shown = table.iloc[rows]
     return {side: [int((frame["direction"] == side).sum()) for frame in (shown, table)] for side in SIDES}
+
+
+def shown_images(views: Sequence[RunView], dataset: Dataset, rows: npt.NDArray[np.int64]) -> list[int]:
+    """Positions of the images that shown queries are about, or that their lists hold (of captions: their images)."""
+    names: set[str] = set()
+    captions: set[str] = set()
+    for view in views:
+        table = view.table.iloc[rows]
+        names.update(table["image"])
+        for side, best, top in zip(table["direction"], table["best_positive"], table["top"], strict=True):
+            (captions if side == "i2t" else names).update([best, *top])
+    places = {dataset.image_position[name] for name in names}
+    places.update(int(dataset.caption_image[dataset.caption_position[name]]) for name in captions)
+    return sorted(places)
 
 
 def images_data(dataset: Dataset, *, photos: bool) -> dict[str, Any]:
@@ -250,18 +265,15 @@ def overview(
 ) -> dict[str, Any]:
     """What block `site` says of the Runs: numbers, curves, histograms, slices, comparisons."""
     ks, edges = _ks(views[0]), _edges(views)
-    shapes = {
-        name: {side: [make(view, side) for view in views] for side in SIDES}
-        for name, make in [("curves", lambda v, s: _curve(v, s, ks)), ("histogram", lambda v, s: _counts(v, s, edges))]
-    }  # fmt: skip
     return {
         "depth": DEPTH,
         "hard_after": HARD_AFTER,
         "chunk": CHUNK,
         "folds": n_folds,
         "runs": [_run(view) for view in views],
-        "curves": {"ks": ks, **shapes["curves"]},
-        "histogram": {"from": edges, **shapes["histogram"]},
+        "curves": {"ks": ks} | {side: [_curve(view, side, ks) for view in views] for side in SIDES},
+        "histogram": {"from": edges}
+        | {side: [_counts(view, side, edges) for view in views] for side in SIDES},
         "tags": list(tags),
         "slices": [row for n, view in enumerate(views) for row in _records(view.diagnosis.slices, n, SHARES)],
         "counted": [row for n, view in enumerate(views) for row in _records(view.diagnosis.recall, n)],
@@ -335,7 +347,8 @@ def _curve(view: RunView, side: str, ks: Sequence[int]) -> list[float]:
 
 def _counts(view: RunView, side: str, edges: Sequence[int]) -> list[int]:
     rank, _ = _ranks(view, side)
-    return np.histogram(rank, [*edges, np.inf])[0].tolist()
+    counts: list[int] = np.histogram(rank, [*edges, np.inf])[0].tolist()
+    return counts
 
 
 def _comparisons(made: Comparison) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ SOURCE = "source.json"
 NAME = re.compile(r"\d+\.webp")
 
 
-def make_thumbs(dataset: Dataset, folder: Path, *, workers: int | None = None) -> int:
+def make_thumbs(
+    dataset: Dataset, folder: Path, images: Iterable[int] | None = None, *, workers: int | None = None
+) -> int:
     """Write `N.webp` for the photo at each position N; those that are there already from the same photos stay.
 
     `source.json` says what they were made from and is written before the first, each of them whole or not at all:
@@ -33,6 +36,7 @@ def make_thumbs(dataset: Dataset, folder: Path, *, workers: int | None = None) -
     Args:
         dataset: with photos.
         folder: of thumbnails alone: others that it holds are removed.
+        images: positions of the photos to make; all where None.
         workers: threads, as many as cores where None (Pillow works beside the interpreter's lock).
 
     Returns:
@@ -52,7 +56,8 @@ def make_thumbs(dataset: Dataset, folder: Path, *, workers: int | None = None) -
             if NAME.fullmatch(path.name):
                 path.unlink()
         write_json(folder / SOURCE, source)
-    missing = [n for n in range(dataset.n_images) if not (folder / f"{n}.webp").is_file()]
+    wanted = range(dataset.n_images) if images is None else images
+    missing = [n for n in wanted if not (folder / f"{n}.webp").is_file()]
     made = ahead(lambda n: _make(dataset, n, folder / f"{n}.webp"), missing, workers or os.cpu_count() or 1)
     for _ in track(made, total=len(missing), description="thumbnails", unit="photos"):
         pass
