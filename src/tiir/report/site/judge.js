@@ -47,6 +47,7 @@
       return take(read("judgements"));
     }
     unsent = read("unsent");
+    addEventListener("online", send);
     try {
       take((await tiir.api.get("judgements")).judgements);
     } catch (error) {
