@@ -49,7 +49,7 @@
   function board(t, side, list) {
     const columns = list.map((each) => column(t, side, each));
     const wires = svg("svg", { class: "wires", "aria-hidden": true });
-    const inner = el("div", { class: `board of-${Math.min(columns.length, 6)} ${side === 1 ? "of-photos" : "of-captions"}` }, columns, wires);
+    const inner = el("div", { class: `board of-${Math.min(columns.length, 6)} ${side === 1 ? "of-photos" : "of-captions"} ${list.some((each) => each.judge) ? "" : "unjudged"}` }, columns, wires);
     const draw = () => {
       const box = inner.getBoundingClientRect();
       wires.setAttribute("width", box.width);

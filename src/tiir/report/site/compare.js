@@ -109,7 +109,7 @@
         el("form", { class: "bar-form", "aria-label": "What to compare", onsubmit: (event) => event.preventDefault() },
           el("label", { class: "field" }, el("span", {}, "Run across"), inputs.a), el("label", { class: "field" }, el("span", {}, "Run upwards"), inputs.b), el("label", { class: "field" }, el("span", {}, "Direction"), inputs.dir)),
         el("div", { class: "compare" },
-          el("div", { class: "stack" }, el("div", { class: "panel" }, picture.node), el("div", { class: "panel" }, tables)),
+          el("div", { class: "stack" }, el("div", { class: "panel" }, picture.node), el("div", { class: "panel tables" }, tables)),
           el("section", { class: "chosen", "aria-label": "Chosen queries" }, el("form", { class: "four", "aria-label": "Ranks to choose", onsubmit: (event) => event.preventDefault() }, fields.map((field, n) => el("label", { class: "field" }, fieldLabels[n], field))), count, selection))),
     };
   }
