@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## Build .venv from pyproject.toml and constraints.txt
 
-demo: install  ## Prepare Scenes, score it with small models, re-rank, print recall, draw what is retrieved
+demo: install  ## Prepare Scenes, score it with small models, re-rank, print recall, write a page to look at it
 	$(BIN)/tiir demo --out $(OUT) --overwrite
 
 test: install lint  ## Lint, types and every test

@@ -12,6 +12,7 @@ from PIL import Image
 from tiir.data.dataset import Dataset
 from tiir.demo import DEPTHS
 from tiir.metrics.evaluate import evaluate
+from tiir.report.chunks import read_data
 from tiir.scoring.run import Run
 
 
@@ -37,6 +38,11 @@ def test_the_demo_runs_the_whole_main_job(tmp_path: Path) -> None:
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 600
         assert len(sheet.convert("RGB").getcolors(1 << 24)) > 1000
+    front = read_data(out / "site" / "data" / "site.js")
+    assert [run["name"] for run in front["runs"]] == names
+    assert front["runs"][0]["values"]["t2i_R@1"] == round(first["clip"], 2)
+    assert front["photos"]
+    assert (out / "site" / "index.html").resolve().as_uri() in text
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
     assert "already holds a demo" in again.stderr

@@ -13,6 +13,8 @@ from tiir.data.sources.scenes import prepare
 from tiir.errors import ConfigError
 from tiir.features.scenes import scenes_features
 from tiir.metrics.evaluate import Evaluation, evaluate
+from tiir.report.build import build_site
+from tiir.report.folder import check_folder
 from tiir.report.sheet import contact_sheet, sample_queries
 from tiir.scoring.cascade import rerank
 from tiir.scoring.cross import score_cross
@@ -26,22 +28,23 @@ Say = Callable[[str], None]
 
 def run_demo(
     out: Path, *, train: bool = False, overwrite: bool = False, say: Say = lambda text: None
-) -> tuple[list[Evaluation], Path]:
+) -> tuple[list[Evaluation], Path, Path]:
     """Prepare 1,000 test scenes, score them with the small CLIP, with the small LXMERT, and with cascades of both.
 
     Args:
         out: directory to write: the data set `scenes/`, its regions `scenes.h5`, the Runs `clip/`,
-            `lxmert/` (all pairs) and `cascade-DEPTH/`, `sheet.png` (with `train` also the two models
-            and their data).
+            `lxmert/` (all pairs) and `cascade-DEPTH/`, `sheet.png`, the page `site/` (with `train` also the two
+            models and their data).
         train: train both models again, by the recipes they were made with, instead of using the packaged ones.
         overwrite: replace an earlier demo in `out`.
         say: called with a line before each step.
 
     Returns:
-        The evaluations of CLIP, LXMERT over all pairs and the cascades, and the path of the contact sheet.
+        The evaluations of CLIP, LXMERT over all pairs and the cascades, and the paths of the contact sheet and of
+        the page.
 
     Raises:
-        ConfigError: `out` already holds a demo and `overwrite` is False, or is a file.
+        ConfigError: `out` already holds a demo and `overwrite` is False, or is a file; or its `site/` is no site.
     """
     from tiir.models import load
     from tiir.models.lxmert import Lxmert
@@ -56,6 +59,7 @@ def run_demo(
     )
     if not overwrite and any((out / name).exists() for name in made):
         raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
+    check_folder(out / "site", overwrite=True)
     say("preparing Scenes: 1,000 drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"
     prepare(folder, split="test").save(folder, overwrite=True)
@@ -85,7 +89,9 @@ def run_demo(
     sheet = out / "sheet.png"
     groups = [("hard: not in the top 10", hard), ("easy: found first", easy)]
     contact_sheet(first, dataset, resolve("own", dataset)[0], evaluations[0].ranks, groups, sheet)
-    return evaluations, sheet
+    say("writing the page")
+    page = build_site(runs, dataset, out / "site", overwrite=True)
+    return evaluations, sheet, page
 
 
 def train_demo_models(out: Path, *, say: Say = lambda text: None) -> tuple[Path, Path]:

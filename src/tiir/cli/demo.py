@@ -20,11 +20,14 @@ def demo_command(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """The main job on drawn pictures, offline: prepare, score, re-rank, evaluate, and look at what was retrieved."""
+    """The main job on drawn pictures, offline: prepare, score, re-rank, evaluate, and a page to look at it."""
     from tiir.demo import run_demo
     from tiir.report.cascade import cross_table
     from tiir.report.tables import evaluation_tables
 
-    evaluations, sheet = run_demo(out, train=train, overwrite=overwrite, say=note)
+    evaluations, sheet, page = run_demo(out, train=train, overwrite=overwrite, say=note)
     show(*evaluation_tables(evaluations), cross_table(evaluations))
     show(f"three hard and three easy queries, with what CLIP retrieved: {sheet}")
+    show(
+        f"to look at what each model retrieves and why it fails, open {page.resolve().as_uri()} in a browser"
+    )
