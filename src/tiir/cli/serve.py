@@ -66,7 +66,7 @@ def explore_command(
     from tiir.scoring.run import Run
 
     try:
-        from tiir.report.explore import ended_by_signals, listen, new_token, serve
+        from tiir.report.explore import ended_by_signals, listen, new_token, serve, spare_a_core
         from tiir.report.serve import make_app
     except ImportError as problem:
         raise MissingExtraError(problem.name or "fastapi", "explore") from None
@@ -88,23 +88,28 @@ def explore_command(
             note(
                 f"warning: {file}: the last line was cut off by a crash and is removed ({judged.torn} bytes)"
             )
+        folder = site or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="tiir-explore-")), "site"
+        )
+        try:
+            build_site(
+                loaded,
+                data,
+                folder,
+                protocol=protocol,
+                keys=keys,
+                captions_per_image=captions_per_image,
+                resamples=resamples,
+                overwrite=overwrite,
+                reuse=True,
+                say=note,
+            )
+        except ConfigError as problem:  # in this verb's words
+            hint = None if problem.hint is None else problem.hint.replace("--out", "--site")
+            raise ConfigError(problem.message.replace("--out", "--site"), hint=hint) from None
+        spare_a_core()
         live = live_runs(
             loaded, data, device=own_device(device), features=features, reranker=with_model, say=note
-        )
-        folder = (
-            site or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tiir-explore-"))) / "site"
-        )
-        build_site(
-            loaded,
-            data,
-            folder,
-            protocol=protocol,
-            keys=keys,
-            captions_per_image=captions_per_image,
-            resamples=resamples,
-            overwrite=overwrite,
-            reuse=True,
-            say=note,
         )
         token = new_token(host)
         app = make_app(folder, data, Search(live, galleries), judged, host=host, token=token)

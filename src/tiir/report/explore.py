@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp
 from tiir.errors import ConfigError
 from tiir.report.guard import LOG, is_loopback
 
-__all__ = ["ended_by_signals", "listen", "new_token", "serve"]
+__all__ = ["ended_by_signals", "listen", "new_token", "serve", "spare_a_core"]
 
 CONNECTIONS = 500  # open at a time
 Say = Callable[[str], None]
@@ -95,6 +96,13 @@ def serve(app: ASGIApp, bound: socket.socket, host: str, token: str | None, *, s
     }
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(uvicorn.Config(app, **config)).run(sockets=[bound])
+
+
+def spare_a_core() -> None:
+    """Leave a core to what answers requests: torch's threads, one a core, would all wait for the one it is on."""
+    import torch
+
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
 
 
 @contextlib.contextmanager
