@@ -328,3 +328,25 @@ def test_a_missing_file_is_named(tab: Any, explored: Any, tmp_path: Path) -> Non
     page = tab.see((tmp_path / "site" / "index.html").as_uri(), "#/query/70")
     assert "data/lists-1-0.js could not be read" in page.locator(".notice").inner_text()
     tab.complaints.clear()  # the browser names the missing file too
+
+
+def test_a_single_file_of_a_sample_says_so(tab: Any, explored: Any, tmp_path: Path) -> None:
+    from tiir.report.build import build_site
+
+    out = build_site(
+        explored.runs[:1], explored.data, tmp_path / "one", single_file=True, max_queries=40, resamples=0
+    )
+    assert [file.name for file in out.parent.glob("*.html")] == ["index.html"]
+    alone = tmp_path / "alone.html"
+    shutil.move(out, alone)
+    page = tab.see(alone.as_uri())
+    assert "a sample" in page.locator(".hero .notice").inner_text()
+    assert page.get_by_role("link", name="Compare", exact=True).count() == 0
+    page.get_by_role("navigation", name="Views").get_by_role("link", name="Queries").click()
+    page.wait_for_selector(".line")
+    assert "a sample" in page.locator(".results").inner_text()
+    page.locator(".line-link").last.click()
+    page.wait_for_selector(".item img")
+    tab.until("[...document.querySelectorAll('.item img')].some((each) => each.naturalWidth > 0)")
+    tab.see(alone.as_uri(), "#/queries?sort=margin&order=desc")
+    assert page.locator(".line").count() > 0

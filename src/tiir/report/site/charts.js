@@ -110,6 +110,7 @@
 
   // A value with its interval on a common scale of plus and minus `most` points.
   function interval(value, low, high, most, run) {
+    if (!format.known(value)) return null;
     const x = (points) => `${50 + 48 * Math.max(-1, Math.min(1, points / most))}%`;
     const sure = format.known(low) && (high < 0 || low > 0);
     return svg("svg", { class: "interval", "aria-hidden": true },

@@ -15,7 +15,8 @@
     return el("div", { class: "hero" },
       el("p", { class: "eyebrow" }, `${format.count(dataset.images, "image")} · ${format.count(dataset.captions, "caption")} · ${format.count(tiir.site.runs.length, "run")}`),
       el("h1", {}, words(dataset.name), el("span", { class: "faint" }, ` / ${dataset.split}`)),
-      el("p", { class: "protocol" }, el("b", {}, "Protocol "), words(protocol.title)));
+      el("p", { class: "protocol" }, el("b", {}, "Protocol "), words(protocol.title)),
+      tiir.site.sampled && el("p", { class: "notice" }, format.sample()));
   }
 
   const KINDS = { embeddings: "dual encoder", scores: "a score for every pair", cascade: "shortlist, re-ranked" };

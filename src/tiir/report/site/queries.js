@@ -58,6 +58,7 @@
       const part = Array.from(found.subarray((page - 1) * PAGE, page * PAGE));
       results.replaceChildren(...[
         el("p", { class: "count", role: "status" }, el("b", {}, format.count(found.length, "query", "queries")), ` of ${format.whole(t.n)}`),
+        tiir.site.sampled && el("p", { class: "muted small" }, format.sample()),
         tiir.filters.pills(params),
         part.length ? el("ol", { class: "lines", start: (page - 1) * PAGE + 1 }, part.map((row) => line(t, row, kept, rows.filter(params).run))) : el("p", { class: "empty" }, "No query passes all these filters."),
         pager(params, page, pages),

@@ -16,7 +16,7 @@
       positives: Int32Array.from(queries.positives),
       runs: queries.runs.map((run) => ({
         rank: Int32Array.from(run.rank),
-        margin: Float32Array.from(run.margin),
+        margin: Float32Array.from(run.margin, (value) => value ?? NaN), // null: nothing to compare with
         tags: Uint32Array.from(run.tags),
         suspicion: Float32Array.from(run.suspicion),
       })),
@@ -132,7 +132,8 @@
     const run = t.runs[f.run];
     const values = f.sort === "gap" ? Float64Array.from(rows, (row) => gap(ranks, row)) : Float64Array.from(rows, (row) => run[f.sort][row]);
     const sign = f.down ? -1 : 1;
-    const places = Uint32Array.from(rows, (_, n) => n).sort((a, b) => sign * (values[a] - values[b]) || a - b);
+    for (let n = 0; n < values.length; n++) values[n] = Number.isNaN(values[n]) ? Infinity : sign * values[n]; // unknown: last
+    const places = Uint32Array.from(rows, (_, n) => n).sort((a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : a - b));
     return Int32Array.from(places, (place) => rows[place]);
   }
 
