@@ -5,32 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tiir import __version__
-from tiir.analysis.compare import Comparison, compare
+from tiir.analysis.compare import compare
 from tiir.analysis.diagnose import background, diagnose
 from tiir.analysis.queries import query_table
-from tiir.analysis.typos import Typo
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol, resolve
 from tiir.errors import ConfigError
 from tiir.io import atomic_write
 from tiir.metrics.evaluate import evaluate
 from tiir.metrics.ranks import Empty
-from tiir.report import site_data as data
 from tiir.report.chunks import data_script
+from tiir.report.content import SiteContent
 from tiir.report.folder import check_folder, clear_folder, finish_folder, finished_plan
+from tiir.report.overview import shown_model
 from tiir.report.page import check_size, page_files, single_page, thumbs_script
-from tiir.report.tables import title
+from tiir.report.site_data import DEPTH, HARD_AFTER, RunView
 from tiir.report.thumbs import make_thumbs
 from tiir.scoring.run import Run
 
@@ -113,9 +109,7 @@ def build_site(
     views = []
     for name, run in zip(names, runs, strict=True):
         say(f"{name}: ranks, lists and reasons")
-        table = query_table(
-            run, dataset, galleries, depth=data.DEPTH, hard_after=data.HARD_AFTER, empty=empty
-        )
+        table = query_table(run, dataset, galleries, depth=DEPTH, hard_after=HARD_AFTER, empty=empty)
         made = diagnose(run, dataset, galleries, table=table, shared=shared, resamples=resamples, seed=seed)
         numbers = evaluate(
             run,
@@ -127,17 +121,16 @@ def build_site(
             resamples=resamples,
             seed=seed,
         )
-        views.append(data.RunView(name, run, replace(numbers, run=name), made))
+        views.append(RunView(name, run, replace(numbers, run=name), made))
     compared = None
     if len(runs) > 1 and resamples:
         say("comparing them, pair by pair")
         tables = [view.table for view in views]
         compared = compare(runs, dataset, galleries, names=names, tables=tables, seed=seed)
     say("writing")
-    typos: dict[int, list[Typo]] = {}
-    for typo in shared.typos:
-        typos.setdefault(typo.caption, []).append(typo)
-    site = _Site(dataset, plan, views, compared, typos, photos, len(galleries), max_queries, seed)
+    site = SiteContent(
+        dataset, plan, views, compared, shared.typos, photos, len(galleries), max_queries, seed
+    )
     if single_file:
         _write_single(site, out, say)
     else:
@@ -152,6 +145,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
         ConfigError: nothing tells two of them apart.
 
     Example:
+        >>> import numpy as np
         >>> from tiir.scoring.run import RunInfo
         >>> data = Dataset("pets", "test", ["a"], ["a0"], ["a cat"], np.array([0]))
         >>> one = Run(RunInfo.about(data, "pets", "by hand"), scores=np.ones((1, 1), np.float32))
@@ -166,63 +160,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     raise ConfigError(f"two of these Runs are the same: {', '.join(names)}", hint="name each once")
 
 
-@dataclass(frozen=True, eq=False)
-class _Site:
-    # All that is written, before it is.
-    dataset: Dataset
-    plan: dict[str, Any]
-    views: list[data.RunView]
-    compared: Comparison | None
-    typos: dict[int, list[Typo]]
-    photos: bool
-    n_folds: int
-    max_queries: int | None
-    seed: int
-
-    @cached_property
-    def rows(self) -> npt.NDArray[np.int64]:
-        return data.sample_rows(self.views[0].table, self.max_queries, self.seed)
-
-    def images(self) -> list[int]:
-        # Of a sample no more photos than it needs: 5,000 of them would fill a single file.
-        if data.sampled(self.views[0].table, self.rows) is None:
-            return list(range(self.dataset.n_images))
-        return data.shown_images(self.views, self.dataset, self.rows)
-
-    def blocks(self) -> Iterator[tuple[str, Any]]:
-        dataset, rows, tags = self.dataset, self.rows, data.tags_of(self.views)
-        yield "images", data.images_data(dataset, photos=self.photos)
-        yield "captions", data.captions_data(dataset)
-        yield "queries", data.queries_data(self.views, dataset, rows, tags)
-        for r, view in enumerate(self.views):
-            for c, block in enumerate(data.lists_data(view, dataset, rows, tags, self.typos)):
-                yield f"lists-{r}-{c}", block
-            for c, block in enumerate(data.wrong_data(view, dataset, rows)):
-                yield f"wrong-{r}-{c}", block
-        yield "site", self.front() | data.overview(self.views, self.compared, tags, n_folds=self.n_folds)
-
-    def front(self) -> dict[str, Any]:
-        dataset, first = self.dataset, self.views[0]
-        return {
-            "format": FORMAT,
-            "tiir": __version__,
-            "created": self.plan["created"],
-            "live": False,
-            "photos": self.photos,
-            "single": self.plan["options"]["single_file"],
-            "sampled": data.sampled(first.table, self.rows),
-            "dataset": {
-                "name": dataset.name,
-                "split": dataset.split,
-                "fingerprint": dataset.fingerprint,
-                "images": dataset.n_images,
-                "captions": dataset.n_captions,
-            },
-            "protocol": {"name": first.evaluation.protocol, "title": title(first.evaluation)},
-        }
-
-
-def _write_folder(site: _Site, out: Path, say: Say) -> None:
+def _write_folder(site: SiteContent, out: Path, say: Say) -> None:
     clear_folder(out, keep_thumbs=site.photos)
     for name, value in site.blocks():
         _write(out / "data" / f"{name}.js", data_script(name, value))
@@ -237,7 +175,7 @@ def _write_folder(site: _Site, out: Path, say: Say) -> None:
     finish_folder(out, site.plan)
 
 
-def _write_single(site: _Site, out: Path, say: Say) -> None:
+def _write_single(site: SiteContent, out: Path, say: Say) -> None:
     scripts, size = [], 0
     for name, value in site.blocks():
         scripts.append(data_script(name, value))
@@ -278,7 +216,7 @@ def _plan(
         "judgements": None if judged is None else _hash([judged.caption.tolist(), judged.grade.tolist()]),
         "protocol": protocol,
         "runs": [
-            {"name": name, "model": data.shown_model(run), "hash": _hash(run.info.model_dump())}
+            {"name": name, "model": shown_model(run), "hash": _hash(run.info.model_dump())}
             for name, run in zip(names, runs, strict=True)
         ],
         "options": options,
