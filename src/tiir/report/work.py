@@ -25,7 +25,7 @@ class Desk:
         waiting: calls that may be at work or wait.
     """
 
-    def __init__(self, threads: int = 2, waiting: int = 100) -> None:
+    def __init__(self, threads: int = 4, waiting: int = 100) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tiir")
         self._waiting, self._calls = waiting, 0
 
