@@ -34,7 +34,7 @@
     const lines = tiir.site.curves[side].map((values) => values.slice(0, ks.length));
     const last = Math.log(ks[ks.length - 1]);
     return responsive((width) => {
-      const x = (k) => EDGE.left + (Math.log(k) / last) * (width - EDGE.left - EDGE.right - 16);
+      const x = (k) => EDGE.left + (Math.log(k) / last) * (width - EDGE.left - EDGE.right - 4);
       const y = (value) => EDGE.top + (1 - value / 100) * (HEIGHT - EDGE.top - EDGE.bottom);
       const ticks = [1, 2, 5, 10, 20, 50, 100].filter((k) => k <= ks[ks.length - 1]);
       return [
@@ -49,19 +49,16 @@
             ticks.includes(k) && svg("circle", { cx: x(k), cy: y(values[n]), r: 3.2, class: `dot ${runs.style(run)}` }),
           )),
         ]),
-        labels(lines.map((values) => y(values[values.length - 1]))).map((at, run) => text(width - EDGE.right + 2, at + 4, "end", runs.letter(run), "letter")),
       ];
     }, HEIGHT);
   }
 
-  // Places of labels that would lie on each other, moved apart.
-  function labels(places) {
-    const order = places.map((_, n) => n).sort((a, b) => places[a] - places[b]);
-    const moved = [...places];
-    order.forEach((n, i) => {
-      if (i) moved[n] = Math.max(moved[n], moved[order[i - 1]] + 13);
-    });
-    return moved;
+  // Which run is which: a piece of its line, or a bar.
+  function legend(bars) {
+    const sample = (run) => svg("svg", { class: "sample", width: 26, height: 12 }, bars
+      ? [svg("rect", { x: 7, y: 0, width: 12, height: 12, class: `bar ${runs.style(run)}` }), hatch({ x: 7, y: 0, width: 12, height: 12 }, run)]
+      : svg("path", { d: "M0 6h26", class: `curve ${runs.style(run)}`, "stroke-dasharray": runs.dash(run) }));
+    return el("ul", { class: "legend", "aria-hidden": true }, runs.all().map((run) => el("li", {}, sample(run), `${runs.letter(run)} · `, tiir.words(runs.name(run)))));
   }
 
   const binName = (low) => (low === 1 ? "1" : low < 512 ? `${low}–${2 * low - 1}` : low < 1024 ? `${low}+` : `${low / 1024}k+`);
@@ -119,5 +116,5 @@
       svg("circle", { cx: x(value), cy: "50%", r: 4.5, class: `dot ${runs.style(run)} ${sure ? "" : "unsure"}` }));
   }
 
-  tiir.charts = { curves, histogram, interval, binName };
+  tiir.charts = { curves, histogram, legend, interval, binName };
 })((window.tiir = window.tiir || {}));

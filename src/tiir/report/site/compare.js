@@ -87,16 +87,18 @@
       const box = boxOf(params);
       const sides = [runs.letter(state.a), runs.letter(state.b)];
       for (const [name, input] of Object.entries(inputs)) input.value = state[name];
-      fields.forEach((field, n) => { field.value = whole(params[NAMES[n]], "", 1); });
+      fields.forEach((field, n) => { // not under the fingers of who types
+        if (field !== document.activeElement) field.value = whole(params[NAMES[n]], "", 1);
+      });
       fieldLabels.forEach((label, n) => { label.textContent = `Rank by ${sides[n < 2 ? 0 : 1]} ${labels[n][1]}`; });
       picture.set(points, box, `Ranks of ${format.count(points.rows.length, "query", "queries")} by ${runs.name(state.a)} against ${runs.name(state.b)}. The fields beside it choose a part.`);
       const wanted = { ...state, ...boxParams(box), sort: "gap", order: "desc" };
       const found = rows.chosen(t, Object.fromEntries(Object.entries(wanted).map(([name, value]) => [name, String(value)])));
       count.textContent = `${format.count(found.length, "query", "queries")}${box ? " chosen" : ""}`;
       selection.replaceChildren(...[
-        el("div", { class: "row" }, el("a", { class: "button primary", href: tiir.queriesHref(wanted) }, `Open ${box ? "these" : "all"} as a list`), box && el("button", { type: "button", class: "button", onclick: () => move(boxParams(null)) }, "Clear")),
-        el("p", { class: "muted small" }, "Largest rank gap first:"),
-        el("ol", { class: "lines" }, Array.from(found.subarray(0, FIRST), (row) => tiir.lines.line(t, row, wanted, state.a))),
+        el("div", { class: "row" }, found.length > 0 && el("a", { class: "button primary", href: tiir.queriesHref(wanted) }, `Open ${box ? "these" : "all"} as a list`), box && el("button", { type: "button", class: "button", onclick: () => move(boxParams(null)) }, "Clear")),
+        found.length > 0 && el("p", { class: "muted small" }, "Largest rank gap first:"),
+        found.length > 0 && el("ol", { class: "lines" }, Array.from(found.subarray(0, FIRST), (row) => tiir.lines.line(t, row, wanted, state.a))),
       ].filter(Boolean));
       tables.replaceChildren(...[corners(points, state, 10), outcomes(state)].flat().filter(Boolean));
       tiir.keys = { Escape: () => given(params) && move(boxParams(null)) };

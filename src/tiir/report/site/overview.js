@@ -66,11 +66,11 @@
   }
 
   const curvePanel = (side) => [
-    charts.curves(side),
+    charts.legend(false), charts.curves(side),
     asNumbers(`Recall at k, ${side}`, tiir.site.curves.ks.map((k) => `R@${k}`), tiir.site.curves[side].map((row) => row.map(format.percent)), (run, n) => queriesHref({ dir: side, run, lo: 1, hi: tiir.site.curves.ks[n] })),
   ];
   const histogramPanel = (side) => [
-    charts.histogram(side),
+    charts.legend(true), charts.histogram(side),
     asNumbers(`Ranks, ${side}`, tiir.site.histogram.from.map(charts.binName), tiir.site.histogram[side].map((row) => row.map(format.whole)), (run, n) => queriesHref({ dir: side, run, lo: tiir.site.histogram.from[n], hi: 2 * tiir.site.histogram.from[n] - 1 })),
   ];
 

@@ -29,7 +29,7 @@
     function colour(name) {
       return getComputedStyle(holder.querySelector(`[data-colour="${name}"]`)).color;
     }
-    for (const name of ["ink", "muted", "line", "accent"]) holder.append(el("i", { "data-colour": name, class: `colour-${name}`, hidden: true }));
+    for (const name of ["ink", "muted", "line", "accent", "sheet"]) holder.append(el("i", { "data-colour": name, class: `colour-${name}`, hidden: true }));
 
     function draw() {
       if (!points || !size) return;
@@ -79,10 +79,19 @@
         }
       }
       pen.globalAlpha = 1;
-      pen.fillStyle = colour("ink");
+      corner(pen, `${runs.letter(points.a)} is better`, EDGE.left + 30, EDGE.top + 34);
+      corner(pen, `${runs.letter(points.b)} is better`, size - EDGE.right - 90, size - EDGE.bottom - 40);
+    }
+
+    function corner(pen, text, x, y) {
       pen.font = "600 13px Arial, sans-serif";
-      pen.textAlign = "left"; pen.fillText(`${runs.letter(points.a)} is better`, EDGE.left + 10, EDGE.top + 18);
-      pen.textAlign = "right"; pen.fillText(`${runs.letter(points.b)} is better`, size - EDGE.right - 8, size - EDGE.bottom - 10);
+      pen.textAlign = "left";
+      pen.fillStyle = colour("sheet");
+      pen.globalAlpha = 0.85;
+      pen.fillRect(x - 5, y - 14, pen.measureText(text).width + 10, 20);
+      pen.globalAlpha = 1;
+      pen.fillStyle = colour("ink");
+      pen.fillText(text, x, y);
     }
 
     function rectangle(pen) {
