@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from tiir.analysis.concreteness import concreteness, image_vectors
 from tiir.analysis.counterfactual import rescore_typos
-from tiir.analysis.diagnose import diagnose
+from tiir.analysis.diagnose import background, diagnose
 from tiir.analysis.duplicates import near_duplicates
 from tiir.analysis.hubs import k_occurrence, skewness
 from tiir.analysis.missing import judged_pairs, suspects, with_suspects
@@ -194,6 +196,37 @@ def test_near_duplicates_are_copies_in_other_sizes_and_not_other_photos(tmp_path
         "c2.png",
         "ccopy.jpg",
     }
+
+
+def test_a_twin_in_another_fold_is_no_near_duplicate(make) -> None:  # type: ignore[no-untyped-def]
+    run, data = make(np.eye(4), [0, 1, 2, 3])
+    pairs = pd.DataFrame({"image": ["i0", "i0"], "other": ["i1", "i2"], "different": [0.05, 0.0]})
+    shared = replace(background(data), duplicates=pairs)
+
+    def tagged(keys):  # type: ignore[no-untyped-def]
+        galleries = [gallery for some in keys for gallery in resolve("own", data, keys=some)]
+        tags = diagnose(run, data, galleries, shared=shared, resamples=0).tags.query(
+            "tag == 'near duplicate'"
+        )
+        return tags.query("direction == 'i2t'")[["fold", "query", "evidence"]].values.tolist()
+
+    assert tagged([["i0", "i1"], ["i2", "i3"]]) == [
+        [0, "i0", "i1 differs in 5%"],
+        [0, "i1", "i0 differs in 5%"],
+    ]
+    assert [row[1:] for row in tagged([["i0", "i1", "i2"]])] == [
+        ["i0", "i2 differs in 0%"], ["i1", "i0 differs in 5%"], ["i2", "i0 differs in 0%"]
+    ]  # fmt: skip
+    assert tagged([["i1", "i2"]]) == []
+
+
+def test_a_run_without_a_wrong_candidate_is_diagnosed_without_a_warning(make) -> None:  # type: ignore[no-untyped-def]
+    run, data = make([[1.0]], [0], ["a cat"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = diagnose(run, data, resamples=20)
+    assert made.suspects.empty
+    assert set(made.recall["recall"]) == {100.0}
 
 
 def test_corrected_captions_are_scored_by_the_same_model() -> None:

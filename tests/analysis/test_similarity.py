@@ -135,3 +135,11 @@ def test_one_caption_an_image_teaches_nothing() -> None:
 def test_vectors_of_other_captions_are_refused() -> None:
     with pytest.raises(DataError, match="3 text vectors for 160 captions"):
         CaptionFit(pets(), np.ones((3, 2), np.float32))
+
+
+@pytest.mark.parametrize("text", ["", "...", "\N{BLACK HEART SUIT}"])
+def test_a_caption_without_words_is_no_suspect(text: str) -> None:
+    words = pets()
+    texts = [text, *words.captions[1:]]
+    fit = CaptionFit(Words(texts, words.caption_image, words.n_images))
+    assert not fit(np.arange(1, 40), np.zeros(39, np.int64)).any()

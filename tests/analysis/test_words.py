@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiir.analysis.captions import FITS, caption_tags
-from tiir.analysis.typos import correct, find_typos
+from tiir.analysis.typos import correct, find_typos, is_english
 from tiir.analysis.words import UNCOUNTED, Words, tokens
 
 TEXTS = st.lists(st.text("abc dog cat red.", max_size=20), min_size=1, max_size=8)
@@ -125,3 +125,20 @@ def test_abstract_is_not_underspecified() -> None:
 def test_rare_words_are_of_no_other_image_and_no_typos() -> None:
     first = tags_of(["a zebra and a giarffe", "a giraffe", "a giraffe"])[0]
     assert first["rare words"] == "zebra"
+
+
+def test_captions_in_another_language_have_no_typos() -> None:
+    german = words_of(["zwei Kinder spielen im Sand", "eine Frau steht am Strand", "drei Hunde rennen"])
+    assert not is_english(german)
+    assert not find_typos(german)
+    assert is_english(words_of(["...", "2 a"]))  # nothing speaks against it
+
+
+def test_the_own_image_is_never_one_of_the_others_that_fit() -> None:
+    # Image 0's other caption says the corrected word, so the image itself fits; it does not count.
+    texts = ["a brown rabit", "a brown rabbit", *["a brown rabbit"] * FITS]
+    words = words_of(texts, [0, 0, *range(1, FITS + 1)])
+    tags = caption_tags(words, find_typos(words), pd.DataFrame({"word": [], "concreteness": []}))
+    assert (tags["tag"] == "typo").sum() == 1
+    found = tags.loc[tags["tag"] == "underspecified", "strength"]
+    assert found.tolist() == [FITS] * len(texts)

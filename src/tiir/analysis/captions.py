@@ -94,12 +94,12 @@ def caption_tags(words: Words, typos: Sequence[Typo], concreteness: pd.DataFrame
     rows = [
         (caption, *found)
         for caption, text in enumerate(words.captions)
-        for found in _tags(facts, text, slips.get(caption, []))
+        for found in _tags(facts, text, int(words.caption_image[caption]), slips.get(caption, []))
     ]
     return pd.DataFrame(rows, columns=["caption", "tag", "evidence", "strength"])
 
 
-def _tags(facts: _Facts, text: str, typos: Sequence[Typo]) -> Iterator[tuple[str, str, float]]:
+def _tags(facts: _Facts, text: str, image: int, typos: Sequence[Typo]) -> Iterator[tuple[str, str, float]]:
     meant = tokens(correct(text, typos))
     content = [word for word in dict.fromkeys(meant) if facts.words.is_content(word)]
     if typos:
@@ -107,7 +107,7 @@ def _tags(facts: _Facts, text: str, typos: Sequence[Typo]) -> Iterator[tuple[str
     known = [facts.concreteness[word] for word in content if word in facts.concreteness]
     if len(known) > len(content) / 2 and max(known) < PICTURED:
         yield "abstract", f"no picture in: {', '.join(content)}", max(known)
-    elif (others := facts.words.sayable(content) - (not typos)) >= FITS:
+    elif (others := facts.words.sayable(content, besides=image)) >= FITS:
         yield "underspecified", f"{others} other images are described with: {', '.join(content)}", others
     if len(meant) > facts.long:
         yield "long", f"{len(meant)} words", len(meant)

@@ -18,7 +18,7 @@ from tiir.analysis.missing import SUSPECT, judged_pairs, suspects, with_suspects
 from tiir.analysis.queries import galleries_of, query_table
 from tiir.analysis.similarity import CaptionFit
 from tiir.analysis.slices import counted_recall, slices
-from tiir.analysis.typos import Typo, find_typos
+from tiir.analysis.typos import Typo, find_typos, is_english
 from tiir.analysis.words import Words
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
@@ -73,6 +73,10 @@ def background(
     notes: list[str] = []
     words = Words(dataset.captions, dataset.caption_image, dataset.n_images)
     fit = _fit(words, text_vectors, notes)
+    if not is_english(words):
+        notes.append(
+            "the captions are not in English: typos are not looked for, other tags of wording may mislead"
+        )
     judged = judged_pairs(dataset, protocol)
     if not len(judged):
         notes.append("nobody judged pairs of this data set: missing labels are only suspected")
@@ -172,7 +176,7 @@ def diagnose(
     parts = [
         _of_captions(table, dataset, caption_tags(shared.words, shared.typos, concrete)),
         _missing(found, suspicion),
-        _duplicates(table, shared.duplicates),
+        _duplicates(table, dataset, galleries, shared.duplicates),
         *(_hub_tags(table, dataset, hubs[side], side) for side in sides),
     ]
     tags = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
@@ -233,12 +237,18 @@ def _missing(found: pd.DataFrame, threshold: float) -> pd.DataFrame:
     )
 
 
-def _duplicates(table: pd.DataFrame, pairs: pd.DataFrame | None) -> pd.DataFrame:
+def _duplicates(
+    table: pd.DataFrame, dataset: Dataset, galleries: Sequence[Gallery], pairs: pd.DataFrame | None
+) -> pd.DataFrame:
     if pairs is None:
         return pd.DataFrame(columns=["row", "tag", "evidence", "strength"])
     both = pd.concat([pairs, pairs.rename(columns={"image": "other", "other": "image"})], ignore_index=True)
-    both = both.sort_values("different").drop_duplicates("image")
-    rows = pd.DataFrame({"row": table.index, "image": table["image"]}).merge(both, on="image")
+    there = pd.DataFrame(
+        [(fold, dataset.image_ids[n]) for fold, gallery in enumerate(galleries) for n in gallery.images],
+        columns=["fold", "other"],
+    )
+    both = both.merge(there, on="other").sort_values("different").drop_duplicates(["fold", "image"])
+    rows = table[["fold", "image"]].assign(row=table.index).merge(both, on=["fold", "image"])
     return pd.DataFrame(
         {
             "row": rows["row"],

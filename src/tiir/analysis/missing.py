@@ -119,6 +119,6 @@ def with_suspects(table: pd.DataFrame, found: pd.DataFrame, threshold: float = S
     right = found["judged"] == "right"
     suspected = right | ((found["judged"] == "") & (found["suspicion"] >= threshold))
     for name, counts in (("judged", right), ("suspected", suspected)):
-        first = found[counts].groupby("row")["place"].min()
-        ranks[name] = np.fmin(ranks["labelled"], first.reindex(table.index)).astype(np.int64)
+        first = found[counts].groupby("row")["place"].min().reindex(table.index).astype(float)
+        ranks[name] = np.minimum(ranks["labelled"], first.fillna(np.inf)).astype(np.int64)
     return ranks

@@ -182,10 +182,12 @@ class CaptionFit:
     def __call__(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Suspicion for pairs of another image and a caption, (n_pairs,) each: 0 to 1.
 
-        Monotone in the evidence. It is 0.5 where a caption's own image and one of its ten nearest others are equally
+        Monotone in the evidence; 0 of a caption without words, which fits nothing. It is 0.5 where a caption's own image and one of its ten nearest others are equally
         likely: a pair above looks more like an image and its own caption than like a near miss.
         """
-        return self._calibration(self._evidence(np.asarray(images), np.asarray(captions), self._translation))
+        images, captions = np.asarray(images), np.asarray(captions)
+        suspicion = self._calibration(self._evidence(images, captions, self._translation))
+        return np.where(np.diff(self._words.by_caption.indptr)[captions] > 0, suspicion, 0.0)
 
     def _calibrate(self) -> _Calibration:
         # Each half of the images is judged by what the other half taught: a pair must not vouch for itself.

@@ -111,15 +111,15 @@ class Words:
             flags[columns.indices[start:end]] = 0
         return bits
 
-    def sayable(self, words: Sequence[str]) -> int:
-        """Number of images whose captions, taken together, use all the words of content among these.
+    def sayable(self, words: Sequence[str], besides: int | None = None) -> int:
+        """Number of images, one left out where given, whose captions together use all the words of content among these.
 
         A word that no caption uses makes it 0; words without content do not count, and with none left it is 0.
         """
         kept = [self.position.get(word) for word in set(words) if word not in UNCOUNTED]
         if not kept or None in kept:
             return 0
-        found = -1
+        found = -1 if besides is None else ~(1 << besides)
         for column in kept:
             found &= self._bits[column]  # type: ignore[index]
         return found.bit_count()
