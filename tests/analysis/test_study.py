@@ -62,8 +62,10 @@ def test_chosen_queries_by_id_and_by_words(make) -> None:  # type: ignore[no-unt
         chosen(run, data, resolve("own", data), ids=["nobody"])
     with pytest.raises(ConfigError, match="no caption holds all of: animal zebra"):
         chosen(run, data, resolve("own", data), search=["animal zebra"])
-    with pytest.raises(ConfigError, match="none of these queries"):
-        chosen(run, data, resolve("own", data, captions_per_image=1), ids=["c5"])
+    few = resolve("own", data, captions_per_image=1)
+    with pytest.raises(ConfigError, match="not in the protocol's gallery: c5, 29 side 1"):
+        chosen(run, data, few, ids=["c5", "c4"], search=["29 side 1"])
+    assert len(chosen(run, data, few, ids=["c4"], search=["animal 2"])["t2i"]) == 1
 
 
 def test_files_that_name_other_captions_are_refused_with_a_list(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -114,19 +114,24 @@ def chosen(
         raise ConfigError(
             f"{dataset.name} has no image or caption {', '.join(unknown)}", hint="check the ids"
         )
+    asked = {name: {name} for name in ids}
     for text in search:
         wanted = set(tokens(text))
         found = {n for n, caption in enumerate(dataset.captions) if wanted and wanted <= set(tokens(caption))}
         if not found:
             raise ConfigError(f"no caption holds all of: {text}", hint="search for fewer words")
         captions |= found
+        asked[text] = {dataset.caption_ids[n] for n in found}
     made: dict[str, Any] = {side: [] for side in SIDES}
     for fold, gallery in enumerate(galleries):
         for side, wanted_here in zip(SIDES, (images, captions), strict=True):
             entries = _retrieved(run, dataset, gallery, side, sorted(wanted_here), depth)
             made[side] += [entry | ({"fold": fold} if len(galleries) > 1 else {}) for entry in entries]
-    if not made["i2t"] and not made["t2i"]:
-        raise ConfigError("none of these queries is in the protocol's gallery", hint="use --protocol own")
+    answered = {entry["query_id"] for side in SIDES for entry in made[side]}
+    if outside := [text for text, names in asked.items() if not names & answered]:
+        raise ConfigError(
+            f"not in the protocol's gallery: {', '.join(outside)}", hint="leave it out, or use --protocol own"
+        )
     return made
 
 
