@@ -17,7 +17,13 @@ from tiir.report.judged import JudgementFile
 from tiir.report.tables import title
 from tiir.scoring.run import Run, RunInfo
 
-PAIRS = [(0, 40, True), (1, 3, True), (1, 44, False), (7, 8, True), (3, 9, True)]  # (1, 3) and (3, 9) are labels
+PAIRS = [
+    (0, 40, True),
+    (1, 3, True),
+    (1, 44, False),
+    (7, 8, True),
+    (3, 9, True),
+]  # (1, 3) and (3, 9) are labels
 
 
 @pytest.fixture
