@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiir.analysis import diagnose
+from tiir.data.dataset import Dataset
 from tiir.data.sources import scenes
 from tiir.scoring.dense import score_dual
 from tiir.scoring.run import Run, RunInfo
@@ -40,6 +42,7 @@ def test_analyze_writes_tables_that_belong_together(
     code, shown, notes = tiir("analyze", runs[0], "--out", out, "--resamples", 50, "--rescore", ASSETS)
     assert code == 0, notes
     for text in (
+        "good: scenes/test, own: 60 images x 300 captions",
         "Difficulty",
         "labelled",
         "+ suspected",
@@ -66,6 +69,7 @@ def test_analyze_in_json_says_what_the_tables_say(runs: tuple[Path, Path], tiir:
     code, shown, _ = tiir("analyze", runs[1], "--json", "--resamples", 0)
     made = json.loads(shown)
     assert code == 0
+    assert made["protocol"].endswith("ties pessimistic")
     assert sum(made["difficulty"].values()) == 360
     _, evaluated, _ = tiir("evaluate", runs[1], "--json", "--resamples", 0)
     values = json.loads(evaluated)[0]["values"]
@@ -84,6 +88,9 @@ def test_chosen_queries(runs: tuple[Path, Path], tiir: Any) -> None:
     assert all("sea" in entry["query"] for entry in made["t2i"])
     assert all(len(entry["retrieved"]) == 3 for entry in made["t2i"])
     assert tiir("analyze", runs[0], "--query", "nobody")[0] == 2
+    code, _, notes = tiir("analyze", runs[0], "--query", "test-000003", "--out", "x")
+    assert code == 2
+    assert "write no tables" in notes
 
 
 def test_the_runs_own_text_vectors_are_evidence_and_scores_have_none(
@@ -104,6 +111,8 @@ def test_compare(runs: tuple[Path, Path], tiir: Any, tmp_path: Path) -> None:
     assert code == 0
     assert "good beats noisy on t2i R@10" in shown
     assert "Holm's correction over 6 tests" in shown
+    assert shown.startswith("scenes/test, own: 60 images x 300 captions")
+    assert "McNemar" in shown
     table = pd.read_csv(out)
     assert len(table) == 360
     assert {"rank_good", "rank_noisy", "separation"} <= set(table.columns)
@@ -129,6 +138,43 @@ def test_figures(runs: tuple[Path, Path], tiir: Any, tmp_path: Path) -> None:
     assert "noisy" in (out / "recall-at-k.svg").read_text()  # text stays text
     assert tiir("figures", runs[0], "--out", out)[0] == 2
     assert tiir("figures", runs[0], "--out", tmp_path / "other", "-f", "bmp")[0] == 2
+
+
+def test_a_run_that_is_nowhere_ahead_and_a_list_of_images(
+    runs: tuple[Path, Path], tiir: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.load(runs[0])
+    data = run.load_dataset(None)
+    perfect = (data.caption_image == np.arange(60)[:, None]).astype(np.float32)
+    Run(RunInfo.about(data, runs[0].parent / "data", "perfect"), scores=perfect).save(tmp_path / "perfect")
+    (tmp_path / "keys").write_text("\n".join(data.image_ids[:20]) + "\n")
+    made, background = [], diagnose.background
+    monkeypatch.setattr(diagnose, "background", lambda *of: made.append(of) or background(*of))
+    code, shown, notes = tiir(
+        "figures", runs[1], tmp_path / "perfect", "--out", tmp_path / "figures", "-f", "svg",
+        "--keys", tmp_path / "keys", "-p", "own", "--resamples", 0,
+    )  # fmt: skip
+    assert code == 0, notes
+    assert "own: 20 images x 100 captions" in shown
+    assert "no noisy-beats-perfect: it is ahead on no caption" in shown
+    assert (tmp_path / "figures" / "perfect-beats-noisy.svg").exists()
+    assert len(made) == 1  # photos are looked at once, not once a Run
+
+
+def test_queries_without_a_positive_can_be_left_out_everywhere(tiir: Any, tmp_path: Path) -> None:
+    texts = ["a cat", "two cats", "a dog", "a dog runs"]
+    data = Dataset("d", "test", ["a", "b", "lonely"], list("klmn"), texts, np.array([0, 0, 1, 1]))
+    data.save(tmp_path / "data")
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        scores = rng.random((3, 4)).astype(np.float32)
+        Run(RunInfo.about(data, tmp_path / "data", name), scores=scores).save(tmp_path / name)
+    both = [tmp_path / "one", tmp_path / "two"]
+    for verb in (["analyze", both[0]], ["compare", *both], ["figures", *both, "--out", tmp_path / "f"]):
+        code, _, notes = tiir(*verb, "--resamples", 100)
+        assert code == 1
+        assert "exclude" in notes
+        assert tiir(*verb, "--resamples", 100, "--empty", "exclude")[0] == 0
 
 
 def test_import_study_json(runs: tuple[Path, Path], tiir: Any, tmp_path: Path) -> None:

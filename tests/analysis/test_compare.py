@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 from math import comb
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tiir.analysis.compare import _mcnemar, compare, holm, rbo
 from tiir.analysis.mix import mixed
@@ -14,6 +16,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, RunError
 from tiir.metrics.ranks import rank_run
+from tiir.report.analysis import comparison_tables
 from tiir.scoring.run import Run, RunInfo
 
 
@@ -139,6 +142,26 @@ def test_the_mix_of_embeddings_is_the_mix_of_their_scores(seed: int) -> None:
     assert (
         rank_run(wide, data, resolve("own", data)).t2i.tolist() == rank_run(matrix, data, "own").t2i.tolist()
     )
+
+
+def test_pairs_that_no_gallery_asks_for_may_be_missing(make) -> None:  # type: ignore[no-untyped-def]
+    runs, data = three(make)
+    galleries = resolve("own", data, keys=data.image_ids[:20])
+    whole = compare(runs[:2], data, galleries, resamples=100)
+    for run in runs:
+        run.scores[20:] = np.nan
+    made = compare(runs[:2], data, galleries, resamples=100)
+    assert made.combined["recall_a"].tolist() == whole.combined["recall_a"].tolist()
+    assert made.combined["mix"].notna().all()
+
+
+def test_names_with_brackets_are_printed_as_they_are(make) -> None:  # type: ignore[no-untyped-def]
+    runs, data = three(make)
+    made = compare(runs[:2], data, names=["m[red]", "m[/x]"], resamples=100)
+    console = Console(file=io.StringIO(), width=100)
+    for table in comparison_tables(made):
+        console.print(table)
+    assert "A is m[red], B is m[/x]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_cannot_be_compared(make) -> None:  # type: ignore[no-untyped-def]

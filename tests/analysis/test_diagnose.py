@@ -262,6 +262,9 @@ def test_tags_belong_to_their_queries_and_notes_say_what_was_left(make) -> None:
     assert colour[["direction", "query", "evidence"]].values.tolist() == [["t2i", "c0", "red"]]
     assert any("no photos" in note for note in made.notes)
     assert any("nobody judged" in note for note in made.notes)
+    assert not any("lists hold" in note for note in made.notes)
+    short = diagnose(run, data, table=query_table(run, data, depth=1), resamples=0)
+    assert any("lists hold 1 candidates" in note for note in short.notes)
     single, one = make(np.eye(3), [0, 1, 2], ["a cat", "a dog", "a cow"])
     assert any("not suspected" in note for note in diagnose(single, one, resamples=0).notes)
 

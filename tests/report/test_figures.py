@@ -96,6 +96,19 @@ def test_offending_words() -> None:
     assert marked == ["white"]
 
 
+def test_most_ahead_against_a_loop(pair) -> None:  # type: ignore[no-untyped-def]
+    _, a, b = pair
+    ratios = {}
+    for x, y in zip(a.to_dict("records"), b.to_dict("records"), strict=True):
+        if x["direction"] == "t2i" and x["rank"] <= 10 and x["rank"] < y["rank"]:
+            ratios.setdefault(x["image"], []).append(y["rank"] / x["rank"])
+    expected = sorted((max(some) for some in ratios.values()), reverse=True)[:3]
+    made = photos.most_ahead(a, b, n=3)
+    assert [y["rank"] / x["rank"] for x, y in made] == expected
+    assert all(x["query"] == y["query"] for x, y in made)
+    assert photos.most_ahead(a, a) == []
+
+
 def test_what_cannot_be_drawn(pair, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     data, a, _ = pair
     bare = Dataset(data.name, "test", data.image_ids, data.caption_ids, data.captions, data.caption_image)

@@ -18,7 +18,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
 from tiir.errors import ConfigError, RunError
 from tiir.metrics.intervals import resample
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranks import Empty, rank_run
 from tiir.metrics.recall import Metric
 from tiir.scoring.run import Run
 
@@ -89,6 +89,7 @@ def compare(
     depth: int = 10,
     hard_after: int = 10,
     rule: tuple[int, int] = STUDY,
+    empty: Empty = "error",
     resamples: int = 20_000,
     seed: int = 0,
 ) -> Comparison:
@@ -99,11 +100,12 @@ def compare(
         dataset: it.
         protocol: a name or galleries; by the data set where None.
         names: of the Runs; their own where None.
-        tables: their query tables, where they are made already (same protocol).
+        tables: their query tables, where they are made already (same protocol and `empty`).
         ks: of R@k.
         depth: of the lists whose overlap is taken.
         hard_after: a query is hard when no positive is in the first so many.
         rule: (k, places): who is in the first k and at least so many places better wins the "study" outcome.
+        empty: what to do about queries without a positive: an error, or leave them out.
         resamples, seed: of the bootstrap over images.
 
     Raises:
@@ -127,7 +129,10 @@ def compare(
         )
     galleries = galleries_of(dataset, protocol)
     if tables is None:
-        tables = [query_table(run, dataset, galleries, depth=depth, hard_after=hard_after) for run in runs]
+        tables = [
+            query_table(run, dataset, galleries, depth=depth, hard_after=hard_after, empty=empty)
+            for run in runs
+        ]
     first = tables[0]
     for name, table in zip(names, tables, strict=True):
         if not table[KEYS].equals(first[KEYS]):
@@ -141,7 +146,7 @@ def compare(
     codes = pd.factorize(first["image"])[0].astype(np.int64)
     for (a, run_a, table_a), (b, run_b, table_b) in combinations(zip(names, runs, tables, strict=True), 2):
         mix = mixed(run_a, run_b)
-        mix_ranks = None if mix is None else rank_run(mix, dataset, galleries)
+        mix_ranks = None if mix is None else rank_run(mix, dataset, galleries, empty=empty)
         for direction in ("i2t", "t2i"):
             here = (first["direction"] == direction).to_numpy()
             head = {"a": a, "b": b, "direction": direction}

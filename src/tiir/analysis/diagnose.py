@@ -184,6 +184,9 @@ def diagnose(
     tags = tags[["row", "direction", "fold", "query", "tag", "evidence", "strength"]]
     tags = tags.sort_values(["row", "tag"], ignore_index=True)
     ranks = with_suspects(table, found, suspicion)
+    notes, listed = list(shared.notes), int(table["top"].map(len).max())
+    if listed < min(max(ks), max(max(len(g.images), len(g.captions)) for g in galleries)):
+        notes.append(f"lists hold {listed} candidates: missing labels beyond them are not counted")
     return Diagnosis(
         table=table,
         tags=tags,
@@ -197,7 +200,7 @@ def diagnose(
         concreteness=concrete,
         hubs=pd.concat([hubs[side].assign(direction=side) for side in sides], ignore_index=True),
         skew={side: skewness(hubs[side]) for side in sides},
-        notes=shared.notes,
+        notes=notes,
     )
 
 

@@ -40,4 +40,7 @@ def _spread(run: Run) -> float:
         np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
         for n in (run.info.images, run.info.captions)
     )
-    return float(np.std(run.block(images, captions), dtype=np.float64)) or 1.0
+    spread = np.nanstd(
+        run.block(images, captions), dtype=np.float64
+    )  # pairs that no gallery asks for may be NaN
+    return float(spread) or 1.0

@@ -186,6 +186,8 @@ class CaptionFit:
         likely: a pair above looks more like an image and its own caption than like a near miss.
         """
         images, captions = np.asarray(images), np.asarray(captions)
+        if not len(images):
+            return np.empty(0)
         suspicion = self._calibration(self._evidence(images, captions, self._translation))
         return np.where(np.diff(self._words.by_caption.indptr)[captions] > 0, suspicion, 0.0)
 

@@ -82,9 +82,13 @@ def analyze_command(
     from tiir.analysis.study import samples as draw
     from tiir.analysis.tables import check_table, write_table
     from tiir.io import write_json
-    from tiir.report.analysis import diagnosis_tables, difficulty_table
+    from tiir.report.analysis import diagnosis_tables, difficulty_table, setting
     from tiir.scoring.run import Run
 
+    if (query or search) and out is not None:
+        raise ConfigError(
+            "--query and --search write no tables", hint="leave --out out; the JSON is on stdout"
+        )
     loaded = Run.load(run)
     data = loaded.load_dataset(dataset)
     galleries = galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image)
@@ -100,6 +104,15 @@ def analyze_command(
         if (out / "samples.json").exists() and not overwrite:
             raise ConfigError(
                 f"{out / 'samples.json'} is there already", hint="choose another --out, or --overwrite"
+            )
+    encoder: Any = None
+    if rescore:  # before the long work
+        from tiir import models
+
+        encoder = models.load(rescore, device=device)
+        if not hasattr(encoder, "encode_captions"):
+            raise ConfigError(
+                f"--rescore {rescore} has no text side of its own", hint="name a CLIP-type model"
             )
     table = query_table(
         loaded, data, galleries, depth=depth, hard_after=hard_after, easy_within=easy_within, empty=empty
@@ -118,24 +131,18 @@ def analyze_command(
         name: getattr(made, "table" if name == "queries" else name) for name in names if name != "rescored"
     }
     if rescore:
-        from tiir import models
-
-        encoder: Any = models.load(rescore, device=device)
-        if not hasattr(encoder, "encode_captions"):
-            raise ConfigError(
-                f"--rescore {rescore} has no text side of its own", hint="name a CLIP-type model"
-            )
         tables["rescored"] = rescore_typos(loaded, data, galleries, encoder.encode_captions)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in tables.items():
             write_table(frame, out / f"{name}.{format}", overwrite=overwrite)
         write_json(out / "samples.json", draw(table, data, number=samples, seed=seed))
+    where = setting(data, protocol, galleries, captions_per_image=captions_per_image, subset=keys is not None)
     if as_json:
-        typer.echo(
-            json.dumps(_summary(loaded.name, made, tables.get("rescored")), indent=2, ensure_ascii=False)
-        )
+        summary = _summary(loaded.name, where, made, tables.get("rescored"))
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return
+    show(f"{loaded.name}: {where}\n")
     show(difficulty_table(table), *diagnosis_tables(made, k=max(made.recall["k"])))
     if resamples:
         show(
@@ -173,7 +180,7 @@ def _rescored(table: Any) -> str:
     )
 
 
-def _summary(name: str, made: Any, rescored: Any) -> dict[str, Any]:
+def _summary(name: str, where: str, made: Any, rescored: Any) -> dict[str, Any]:
     def records(frame: Any) -> list[dict[str, Any]]:
         values = frame.astype(object)
         return list(values.where(values.notna(), None).to_dict("records"))
@@ -181,6 +188,7 @@ def _summary(name: str, made: Any, rescored: Any) -> dict[str, Any]:
     counts = made.table.groupby(["direction", "difficulty"]).size()
     summary = {
         "run": name,
+        "protocol": where,
         "difficulty": {f"{side} {word}": int(n) for (side, word), n in counts.items()},
         "recall": records(made.recall),
         "slices": records(made.slices),
@@ -197,6 +205,7 @@ def compare_command(
     captions_per_image: FirstCaptions = None,
     depth: Depth = 10,
     hard_after: HardAfter = 10,
+    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
     first: Annotated[int, typer.Option(min=0, help="How many of the most separating queries to print.")] = 10,
     out: Annotated[
         Path | None,
@@ -216,7 +225,7 @@ def compare_command(
     from tiir.analysis.compare import compare
     from tiir.analysis.queries import galleries_of
     from tiir.analysis.tables import check_table, write_table
-    from tiir.report.analysis import comparison_tables
+    from tiir.report.analysis import comparison_tables, setting
     from tiir.scoring.run import Run
 
     if out is not None:
@@ -226,21 +235,25 @@ def compare_command(
     for other in loaded[1:]:
         other.check(data)
     by_path = len({run.name for run in loaded}) < len(runs)
+    galleries = galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image)
+    where = setting(data, protocol, galleries, captions_per_image=captions_per_image, subset=keys is not None)
     made = compare(
         loaded,
         data,
-        galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image),
+        galleries,
         names=[str(path) if by_path else run.name for path, run in zip(runs, loaded, strict=True)],
         depth=depth,
         hard_after=hard_after,
+        empty=empty,
         resamples=resamples,
         seed=seed,
     )
     if out is not None:
         write_table(made.queries, out, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({"protocol": where} | made.to_dict(), indent=2, ensure_ascii=False))
         return
+    show(f"{where}\n")
     show(*comparison_tables(made))
     show("'study': in the top 10 and at least 10 places better (the original study's rule)\n")
     show(*made.sentences())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tiir.cli.options import FirstCaptions, Out, Overwrite, RunDataset, show
+from tiir.cli.options import Empty, FirstCaptions, Out, Overwrite, RunDataset, show
 from tiir.errors import ConfigError
 
 __all__ = ["figures_command"]
@@ -25,7 +25,9 @@ def figures_command(
         str | None,
         typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
     ] = None,
+    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
     captions_per_image: FirstCaptions = None,
+    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
     queries: Annotated[int, typer.Option(min=1, help="Queries in each photo grid.")] = 4,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the bands and bars.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap, and of the hard queries that are drawn.")] = 0,
@@ -33,9 +35,10 @@ def figures_command(
     dataset: RunDataset = None,
 ) -> None:
     """Recall curves, rank histograms, slice bars; of each two Runs a scatter; of photos the study's three grids."""
-    from tiir.analysis.diagnose import diagnose
+    from tiir.analysis.diagnose import background, diagnose
     from tiir.analysis.queries import galleries_of, query_table
     from tiir.report import figures, photos
+    from tiir.report.analysis import setting
     from tiir.scoring.run import Run
 
     kinds = figures.checked(formats or figures.FORMATS)
@@ -51,8 +54,11 @@ def figures_command(
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ConfigError(f"{out} holds files", hint="choose another --out, or --overwrite")
-    galleries = galleries_of(data, protocol, captions_per_image=captions_per_image)
-    tables = {name: query_table(run, data, galleries) for name, run in zip(names, loaded, strict=True)}
+    galleries = galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image)
+    tables = {
+        name: query_table(run, data, galleries, empty=empty) for name, run in zip(names, loaded, strict=True)
+    }
+    shared = background(data)
     out.mkdir(parents=True, exist_ok=True)
     files: list[str] = []
 
@@ -63,7 +69,9 @@ def figures_command(
     draw(figures.recall_curves(tables, resamples=resamples, seed=seed), "recall-at-k")
     draw(figures.rank_histograms(tables), "rank-histogram")
     for name, run in zip(names, loaded, strict=True):
-        made = diagnose(run, data, galleries, table=tables[name], resamples=resamples, seed=seed)
+        made = diagnose(
+            run, data, galleries, table=tables[name], shared=shared, resamples=resamples, seed=seed
+        )
         for side in ("i2t", "t2i"):
             if (made.slices["direction"] == side).any():
                 draw(figures.slice_bars(made.slices, side), f"slices-{side}-{name}")
@@ -84,6 +92,12 @@ def figures_command(
                     show(f"no {title} of {name}: it has no hard query of that direction")
         for a, b in combinations(names, 2):
             for first, second in ((a, b), (b, a)):
-                figure = photos.where_a_beats_b(tables[first], tables[second], first, second, data, n=queries)
-                draw(figure, f"{first}-beats-{second}")
+                if photos.most_ahead(tables[first], tables[second], n=1):
+                    figure = photos.where_a_beats_b(
+                        tables[first], tables[second], first, second, data, n=queries
+                    )
+                    draw(figure, f"{first}-beats-{second}")
+                else:
+                    show(f"no {first}-beats-{second}: it is ahead on no caption")
+    show(setting(data, protocol, galleries, captions_per_image=captions_per_image, subset=keys is not None))
     show(*(f"{name}.{{{','.join(kinds)}}}" for name in files), f"-> {out}")

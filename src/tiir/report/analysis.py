@@ -6,20 +6,43 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich.markup import escape
 
 from tiir.analysis.compare import Comparison
 from tiir.analysis.diagnose import Diagnosis
+from tiir.data.dataset import Dataset
+from tiir.data.protocols import Gallery, default_protocol, describe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison_tables", "diagnosis_tables", "difficulty_table"]
+__all__ = ["comparison_tables", "diagnosis_tables", "difficulty_table", "setting"]
 
 COUNTED = {
     "labelled": "labelled",
     "judged": "+ judged right",
     "suspected": "+ suspected",
 }
+
+
+def setting(
+    dataset: Dataset,
+    protocol: str | None,
+    galleries: Sequence[Gallery],
+    *,
+    captions_per_image: int | None = None,
+    subset: bool = False,
+) -> str:
+    """On what, and by which protocol: no number is shown without it.
+
+    Args:
+        dataset: that the Runs are of.
+        protocol: its name; by the data set where None.
+        galleries, captions_per_image, subset: as of `tiir.data.protocols.describe`.
+    """
+    name = protocol or default_protocol(dataset)
+    text = describe(name, galleries, captions_per_image=captions_per_image, subset=subset)
+    return f"{dataset.name}/{dataset.split}, {text}; ties pessimistic"
 
 
 def difficulty_table(table: pd.DataFrame) -> Table:
@@ -80,7 +103,7 @@ def diagnosis_tables(diagnosis: Diagnosis, k: int = 10) -> list[Table]:
                 f"{diagnosis.skew[direction]:.2f}",
                 f"{part['hub'].sum():,}",
                 f"{part['anti_hub'].sum():,}",
-                f"{top['candidate']} ({top['wrong']})",
+                escape(f"{top['candidate']} ({top['wrong']})"),
             ]
         )
     columns = ["", "candidates", "skew", "hubs", "never wrong", "worst (wrong lists)"]
@@ -88,7 +111,7 @@ def diagnosis_tables(diagnosis: Diagnosis, k: int = 10) -> list[Table]:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Outcomes, difficulty, shifts, overlap, recall of an oracle and a mix: a row a pair and direction."""
+    """Outcomes, difficulty, recall of an oracle and a mix, tests, shifts, overlap: a row a pair and direction."""
     several = len(comparison.runs) > 2
     tables = []
     for number, (a, b) in enumerate(
@@ -96,10 +119,11 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     ):
         letter = f" {number + 1}" if several else ""
         pair = {
-            name: _pair(getattr(comparison, name), a, b) for name in ("outcomes", "difficulty", "combined")
+            name: _pair(getattr(comparison, name), a, b)
+            for name in ("outcomes", "difficulty", "combined", "tests")
         }
         shifts, overlap = _pair(comparison.shifts, a, b), _pair(comparison.overlap, a, b)
-        heading = f"Pair{letter}: A is {a}, B is {b}"
+        heading = escape(f"Pair{letter}: A is {a}, B is {b}")
         rows = [
             [r["direction"], r["rule"], f"{r['a_wins']:,}", f"{r['b_wins']:,}", f"{r['ties']:,}"]
             for r in pair["outcomes"]
@@ -118,6 +142,19 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         rows = [
             [
                 r["direction"],
+                str(r["k"]),
+                f"{r['difference']:+.2f}{_range(r['low'], r['high'])}",
+                *(_chance(r[p]) for p in ("p", "p_holm")),
+                *(f"{r[c]:,}" for c in ("a_only", "b_only")),
+                _chance(r["p_mcnemar"]),
+            ]
+            for r in pair["tests"]
+        ]
+        columns = ["", "k", "points", "p", "p (Holm)", "A only", "B only", "p (McNemar)"]
+        tables.append(_table("R@k of A less B's", columns, rows))
+        rows = [
+            [
+                r["direction"],
                 *(f"{r[q]:+,.0f}" for q in ("q05", "q25", "q50", "q75", "q95")),
                 *(f"{o[name]:.2f}" for name in ("jaccard", "rbo", "spearman", "kendall")),
             ]
@@ -132,6 +169,10 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 def _pair(table: pd.DataFrame, a: str, b: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table[(table["a"] == a) & (table["b"] == b)].to_dict("records")
     return rows
+
+
+def _chance(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _number(value: float) -> str:

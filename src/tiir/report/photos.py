@@ -21,7 +21,14 @@ from tiir.report.figures import COLOURS, FONT, TEXT, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["hard_image_retrieval", "hard_text_retrieval", "sample_hard", "unsupported", "where_a_beats_b"]
+__all__ = [
+    "hard_image_retrieval",
+    "hard_text_retrieval",
+    "most_ahead",
+    "sample_hard",
+    "unsupported",
+    "where_a_beats_b",
+]
 
 Row = dict[str, Any]
 RIGHT, WRONG, PLAIN = COLOURS[0], COLOURS[1], "#222222"
@@ -132,6 +139,20 @@ def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5
     return _noted(figure, NOTE.format(what="photo", seed=seed))
 
 
+def most_ahead(a: pd.DataFrame, b: pd.DataFrame, *, n: int = 4) -> list[tuple[Row, Row]]:
+    """The caption queries on which A is furthest ahead of B: A's row and B's of each.
+
+    Args:
+        a, b: query tables of the same queries.
+        n: queries at most: those A has in its top 10 with the largest ratio of ranks, one an image.
+    """
+    both = a.assign(other=b["rank"].to_numpy())
+    both = both[(both["direction"] == "t2i") & (both["rank"] <= 10) & (both["other"] > both["rank"])]
+    order = (both["other"] / both["rank"]).sort_values(ascending=False, kind="stable").index
+    first = both.loc[order].drop_duplicates("image").head(n).index
+    return list(zip(a.loc[first].to_dict("records"), b.loc[first].to_dict("records"), strict=True))
+
+
 def where_a_beats_b(
     a: pd.DataFrame,
     b: pd.DataFrame,
@@ -148,24 +169,19 @@ def where_a_beats_b(
         a, b: query tables of the same queries.
         name_a, name_b: of the Runs.
         dataset: with photos.
-        n: queries shown: those A has in its top 10 with the largest ratio of ranks, one an image.
+        n: queries shown, those of `most_ahead`.
         depth: photos shown a query and model.
 
     Raises:
         DataError: A beats B nowhere, or no photos.
     """
-    both = a.assign(other=b["rank"].to_numpy())
-    both = both[(both["direction"] == "t2i") & (both["rank"] <= 10) & (both["other"] > both["rank"])]
-    order = (both["other"] / both["rank"]).sort_values(ascending=False, kind="stable").index
-    first = both.loc[order].drop_duplicates("image").head(n)
-    rows_a: list[Row] = first.to_dict("records")
-    rows_b: list[Row] = b.loc[first.index].to_dict("records")
-    _check(rows_a, dataset)
-    lists = [row["top"][:depth] for row in (*rows_a, *rows_b)]
+    pairs = most_ahead(a, b, n=n)
+    _check(pairs, dataset)
+    lists = [row["top"][:depth] for pair in pairs for row in pair]
     shape = _shape(dataset, [name for names in lists for name in names])
     photo = TEXT / (2 * depth + 1)
-    figure, grid = _grid(len(rows_a), 2 * depth + 1, photo=photo, lines=3, shape=shape)
-    for line, x, y in zip(grid, rows_a, rows_b, strict=True):
+    figure, grid = _grid(len(pairs), 2 * depth + 1, photo=photo, lines=3, shape=shape)
+    for line, (x, y) in zip(grid, pairs, strict=True):
         _words(figure, line[0], unsupported(x["text"], dataset, y["top"][0]), width=TEXT, above=1)
         _photo(figure, line[0], dataset, x["best_positive"], "meant", True)
         for start, row, name in ((1, x, name_a), (1 + depth, y, name_b)):
@@ -175,16 +191,16 @@ def where_a_beats_b(
                 _photo(figure, cell, dataset, image, "", hit)
     note = (
         f"Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of {name_b}'s first photo holds. "
-        f"The {len(rows_a)} queries with the largest ratio of ranks."
+        f"The {len(pairs)} queries with the largest ratio of ranks."
     )
     return _noted(figure, note)
 
 
-def _check(rows: Sequence[Row], dataset: Dataset) -> None:
+def _check(rows: Sequence[Any], dataset: Dataset) -> None:
     if dataset.image_root is None:
         raise DataError(f"{dataset!r} has no photos to draw", hint="prepare it with --images FOLDER")
     if not rows:
-        raise DataError("there is no such query to draw", hint="a lower --hard-after finds more hard ones")
+        raise DataError("there is no such query to draw", hint="sample_hard and most_ahead say what there is")
 
 
 def _shape(dataset: Dataset, names: Sequence[str]) -> float:
