@@ -71,6 +71,15 @@ def test_markdown(colours: tuple[Dataset, Run]) -> None:
     assert "i2t median rank" in lines[10]
 
 
+def test_markdown_of_names_with_bars_and_of_values_that_one_lacks(colours: tuple[Dataset, Run]) -> None:
+    data, run = colours
+    e = evaluate(run, data, "own", resamples=0)
+    few = replace(e, run="a|b", values={"i2t_R@1": 50.0})
+    lines = markdown_table([e, few]).splitlines()
+    assert lines[7].startswith(r"| a\|b | 50.00 |  |")
+    assert lines[7].count("|") == lines[6].count("|") + 1
+
+
 def test_latex_sets_the_best_in_bold_and_escapes_names(colours: tuple[Dataset, Run]) -> None:
     data, run = colours
     good = replace(evaluate(run, data, "own", resamples=50), run="a_good & 100%")

@@ -97,12 +97,13 @@ def _markdown_rows(evaluations: Sequence[Evaluation], columns: Sequence[str]) ->
     for e in evaluations:
         cells = []
         for name in columns:
-            cell = _number(e.values[name], name)
+            cell = _number(e.values[name], name) if name in e.values else ""
             if name in e.intervals:
                 low, high = (_number(edge, name, of_interval=True) for edge in e.intervals[name])
                 cell += f" [{low}, {high}]"
             cells.append(cell)
-        yield f"| {e.run} | " + " | ".join(cells) + " |"
+        name = e.run.replace("|", "\\|")
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def latex_table(evaluations: Sequence[Evaluation]) -> str:
