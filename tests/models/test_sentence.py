@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from tiir.errors import ModelError
-from tiir.models.sentence import SentenceEncoder
+from tiir.models.sentence import SentenceEncoder, _takes_first
 
 TEXTS = ["a dog runs", "a cat", "a dog runs", "two dogs and a cat on grass"]
 
@@ -57,3 +59,34 @@ def test_other_poolings_and_folders_are_refused(encoder: Path, tmp_path: Path) -
         SentenceEncoder(str(tmp_path), device="cpu")
     with pytest.raises(ModelError, match="no such model directory"):
         SentenceEncoder(str(tmp_path / "nowhere"), device="cpu")
+
+
+def test_further_layers_are_refused(encoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dense"
+    shutil.copytree(encoder, folder)
+    shutil.rmtree(folder / "1_Pooling", ignore_errors=True)
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    SentenceEncoder(str(folder), device="cpu")
+    modules.append({"type": "sentence_transformers.models.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match="not known here: Dense"):
+        SentenceEncoder(str(folder), device="cpu")
+
+
+def test_the_pooling_of_a_hub_model_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+
+    def download(name: str, file: str) -> str:
+        if file == "modules.json" or name == "some/plain":
+            raise EntryNotFoundError("none")
+        if name == "some/offline":
+            raise LocalEntryNotFoundError("offline")
+        return str(tmp_path / "config.json")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert _takes_first("some/cls")
+    assert not _takes_first("some/plain")
+    with pytest.raises(ModelError, match="cannot be told offline"):
+        _takes_first("some/offline")

@@ -17,11 +17,15 @@ from tiir.progress import track
 
 __all__ = ["SentenceEncoder"]
 
+POOLING = "1_Pooling/config.json"
+STEPS = {"Transformer", "Pooling", "Normalize"}
+"""Modules of the layout that are known: vectors are of unit length, with or without the last."""
+
 
 class SentenceEncoder:
     """Turns texts into vectors of unit length.
 
-    The mean over the tokens of the last layer, or its first token where the directory's `1_Pooling/config.json` says
+    The mean over the tokens of the last layer, or its first token where the model's `1_Pooling/config.json` says
     so. Weights must be safetensors.
 
     Args:
@@ -29,7 +33,7 @@ class SentenceEncoder:
         device: "auto", "cpu", "cuda", ...
 
     Raises:
-        ModelError: it cannot be loaded, or pools in another way.
+        ModelError: it cannot be loaded, or pools in another way or has further layers.
     """
 
     def __init__(self, name: str, *, device: str = "auto") -> None:
@@ -86,15 +90,40 @@ class SentenceEncoder:
 
 
 def _takes_first(name: str) -> bool:
-    path = Path(name) / "1_Pooling" / "config.json"
-    if not path.is_file():
+    modules = _layout(name, "modules.json") or []
+    if other := {str(module["type"]).rsplit(".", 1)[-1] for module in modules} - STEPS:
+        raise ModelError(
+            f"{name} has steps that are not known here: {', '.join(sorted(other))}",
+            hint="encoders of a transformer and a pooling are supported",
+        )
+    pooling = _layout(name, POOLING)
+    if pooling is None:
         return False
-    modes = {key for key, on in read_json(path).items() if key.startswith("pooling_mode_") and on is True}
+    modes = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True}
     if modes == {"pooling_mode_cls_token"}:
         return True
     if modes != {"pooling_mode_mean_tokens"}:
         raise ModelError(
-            f"{path} asks for {', '.join(sorted(modes)) or 'no pooling'}",
+            f"{name}/{POOLING} asks for {', '.join(sorted(modes)) or 'no pooling'}",
             hint="encoders that take the mean of the tokens or the first token are supported",
         )
     return False
+
+
+def _layout(name: str, file: str) -> Any:
+    # A JSON file of a directory or hub model; None where it has no such file.
+    if Path(name).is_dir():
+        path = Path(name) / file
+        return read_json(path, error=ModelError) if path.is_file() else None
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return read_json(Path(huggingface_hub.hf_hub_download(name, file)), error=ModelError)
+    except LocalEntryNotFoundError as problem:  # a guess would give other vectors
+        raise ModelError(
+            f"{name}: whether it has a {file} cannot be told offline",
+            hint="download it all, or name a directory",
+        ) from problem
+    except EntryNotFoundError:
+        return None
