@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tiir.analysis.queries import query_table
 from tiir.analysis.study import chosen, read_study, samples
+from tiir.analysis.tables import write_table
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, DataError
 
@@ -76,10 +78,41 @@ def test_files_that_name_other_captions_are_refused_with_a_list(make, tmp_path: 
         DataError, match=r"2 captions or images.*\n.*yeti.*\n.*i99|2 captions or images.*\n.*i99.*\n.*yeti"
     ):
         read_study(path, data)
-    for content in ([], {"x": []}, {"t2i": [{"retrieved": []}]}):
+    text = data.captions[0]
+    for content in (
+        [],
+        {"x": []},
+        {"t2i": [{"retrieved": []}]},
+        {"i2t": 5},
+        {"t2i": None},
+        {"i2t": {"hard": 3}},
+        {"t2i": [{"query": [text]}]},
+        {"i2t": [{"query": True}]},
+        {"i2t": [{"query": 3, "ground_truth": 5}]},
+        {"i2t": [{"query": "i0", "ground_truth": text}]},
+        {"t2i": [{"query": text, "ground_truth": ["i0"]}]},
+        {"t2i": [{"query": text, "retrieved": 5.5}]},
+        {"t2i": [{"query": text, "retrieved": [{"a": 1}]}]},
+    ):
         path.write_text(json.dumps(content))
         with pytest.raises(DataError):
             read_study(path, data)
+    path.write_text(json.dumps({"t2i": []}))
+    assert read_study(path, data).empty
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_what_was_read_is_written_in_full(make, tmp_path: Path, suffix: str) -> None:  # type: ignore[no-untyped-def]
+    _, data = pets(make)
+    path, out = tmp_path / "x.json", tmp_path / f"out.{suffix}"
+    for ranks in ({"clip": 1, "lxmert": 13}, {}):
+        path.write_text(json.dumps({"i2t": [{"query": "i0", **ranks}]}))
+        write_table(read_study(path, data), out, overwrite=True)
+        if suffix == "jsonl":
+            assert json.loads(out.read_text())["ranks"] == ranks
+        else:
+            back = pd.read_parquet(out) if suffix == "parquet" else pd.read_csv(out)
+            assert json.loads(back["ranks"].iloc[0]) == ranks
 
 
 @pytest.mark.slow

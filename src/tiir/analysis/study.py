@@ -26,6 +26,16 @@ from tiir.scoring.shortlist import Direction
 
 __all__ = ["chosen", "read_study", "samples"]
 
+COLUMNS = [
+    "direction",
+    "kind",
+    "query",
+    "images",
+    "captions",
+    "retrieved",
+    "positive",
+    "ranks",
+]  # of read_study
 SIDES: tuple[Direction, Direction] = ("i2t", "t2i")
 
 
@@ -188,11 +198,17 @@ def read_study(path: Path, dataset: Dataset) -> pd.DataFrame:
     entries = []
     for side, part in content.items():
         kinds = part.items() if isinstance(part, dict) else [("", part)]
-        entries += [(side, kind, entry) for kind, listed in kinds for entry in listed]
-    for side, _, entry in entries:  # positions are told by any entry that holds their captions
-        if not isinstance(entry, dict) or "query" not in entry:
-            raise DataError(f"{path}: an entry of {side} has no query", hint="see tiir.analysis.study")
-        reader.learn(side, entry)
+        for kind, listed in kinds:
+            if not isinstance(listed, list):
+                raise DataError(
+                    f"{path}: {side} {kind} is no list of entries", hint="see tiir.analysis.study"
+                )
+            entries += [(side, kind, entry) for entry in listed]
+    for number, (side, kind, entry) in enumerate(entries, 1):
+        if problem := _problem(side, entry):
+            where = f"{path}: entry {number} ({' '.join([side, kind]).strip()})"
+            raise DataError(f"{where} {problem}", hint="see tiir.analysis.study")
+        reader.learn(side, entry)  # positions are told by any entry that holds their captions
     rows = [reader.row(side, kind, entry) for side, kind, entry in entries]
     if reader.missing:
         shown = "\n".join(f"  {text!r}" for text in sorted(reader.missing)[:20])
@@ -200,7 +216,27 @@ def read_study(path: Path, dataset: Dataset) -> pd.DataFrame:
             f"{path}: {len(reader.missing)} captions or images are not in {dataset!r}:\n{shown}",
             hint="prepare the data set that the file was made of, all of its split",
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _problem(side: str, entry: Any) -> str | None:
+    # What keeps an entry from being read: values are names, or (images only) positions.
+    def named(value: Any, *kinds: type) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
+    if not isinstance(entry, dict) or "query" not in entry:
+        return "has no query"
+    if not named(entry["query"], *((str, int) if side == "i2t" else (str,))):
+        return f"has a query that names nothing: {entry['query']!r}"
+    truth, retrieved = entry.get("ground_truth"), entry.get("retrieved", [])
+    if side == "i2t":
+        if not (truth is None or (isinstance(truth, list) and all(named(text, str) for text in truth))):
+            return "has a ground_truth that is no list of captions"
+    elif not (truth is None or named(truth, str, int)):
+        return "has a ground_truth that is no image"
+    if not all(named(one, str, int) for one in (retrieved if isinstance(retrieved, list) else [retrieved])):
+        return "has a retrieved that is neither a name nor a list of names"
+    return None
 
 
 class _Reader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +28,7 @@ def check_table(path: Path, *, overwrite: bool = False) -> None:
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
-    """Write a table; columns that hold lists are JSON text in CSV.
+    """Write a table; columns that hold lists are JSON text in CSV, those that hold dicts in CSV and Parquet.
 
     Raises:
         ConfigError: as `check_table`.
@@ -47,17 +46,15 @@ def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> 
     check_table(path, overwrite=overwrite)
     with atomic_write(path) as temporary:
         if path.suffix == ".parquet":
+            frame = _as_text(frame, dict)  # Parquet has no dict without keys
             frame.to_parquet(temporary, compression="zstd", index=False)
         elif path.suffix == ".jsonl":
             frame.to_json(temporary, orient="records", lines=True, force_ascii=False, double_precision=15)
         else:
-            lists = [name for name in frame.columns if _holds_lists(frame[name])]
-            texts = {
-                name: frame[name].map(lambda row: json.dumps(list(row), ensure_ascii=False)) for name in lists
-            }
-            frame.assign(**texts).to_csv(temporary, index=False)
+            _as_text(frame, dict, list).to_csv(temporary, index=False)
 
 
-def _holds_lists(column: pd.Series) -> bool:
-    first: Any = column.iloc[0] if len(column) else None
-    return not isinstance(first, (str, bytes)) and hasattr(first, "__len__")
+def _as_text(frame: pd.DataFrame, *kinds: type) -> pd.DataFrame:
+    held = [name for name in frame.columns if len(frame) and isinstance(frame[name].iloc[0], kinds)]
+    texts = {name: frame[name].map(lambda row: json.dumps(row, ensure_ascii=False)) for name in held}
+    return frame.assign(**texts)
