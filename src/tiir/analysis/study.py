@@ -201,7 +201,8 @@ def read_study(path: Path, dataset: Dataset) -> pd.DataFrame:
         for kind, listed in kinds:
             if not isinstance(listed, list):
                 raise DataError(
-                    f"{path}: {side} {kind} is no list of entries", hint="see tiir.analysis.study"
+                    f"{path}: {' '.join([side, kind]).strip()} is no list of entries",
+                    hint="see tiir.analysis.study",
                 )
             entries += [(side, kind, entry) for entry in listed]
     for number, (side, kind, entry) in enumerate(entries, 1):
