@@ -102,6 +102,7 @@ def test_converting_a_study_h5(tiir: Tiir, scenes: Path, tmp_path: Path) -> None
     assert FeatureStore.open(out).regions[5, 0, 0] == 5
 
 
+@pytest.mark.slow
 def test_what_a_user_gets_wrong(tiir: Tiir, scenes: Path, tmp_path: Path) -> None:
     for arguments, exit_code, says in [
         (["extract", scenes, "-e", "frcnn", "-o", tmp_path / "x.h5"], 2, "grid:MODEL, or scenes"),

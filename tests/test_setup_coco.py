@@ -70,6 +70,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     server.http.server_close()
 
 
+@pytest.mark.slow
 def test_for_clip(mirror: tuple[Server, Path], tmp_path: Path, tiir: Verb) -> None:
     server, sources = mirror
     to = tmp_path / "coco"

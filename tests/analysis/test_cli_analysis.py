@@ -14,6 +14,8 @@ from tiir.data.sources import scenes
 from tiir.scoring.dense import score_dual
 from tiir.scoring.run import Run, RunInfo
 
+pytestmark = pytest.mark.slow
+
 ASSETS = Path(__file__).parent.parent.parent / "src" / "tiir" / "assets" / "scenes-clip"
 
 

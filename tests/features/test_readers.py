@@ -300,6 +300,7 @@ def test_bare_ids(name: str, bare: str) -> None:
     assert bare_id(name) == bare
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(0, 10**6), min_size=1), st.data())
 def test_matching_finds_exactly_the_same_numbers(numbers: set[int], data: Any) -> None:
     there = {n: data.draw(st.sampled_from([str(n), f"{n:012d}", coco(str(n)), f"{n}.jpg"])) for n in numbers}

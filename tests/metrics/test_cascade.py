@@ -70,6 +70,7 @@ def order_by_hand(run: Run, gallery: Gallery, side: str, query: int) -> tuple[li
     return sorted(keys, key=lambda x: (keys[x], x in hits, x)), hits
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(cascades(), st.sampled_from(["all", "first", "keys"]), st.integers(1, 5))
 def test_ranks_and_order_against_sorting_by_hand(made: tuple[Run, Dataset], part: str, depth: int) -> None:

@@ -28,6 +28,7 @@ def oracle(scores: Any, relevant: Any, pessimistic: bool) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(1, 90),

@@ -72,6 +72,7 @@ def test_only_pairs_in_the_gallery_count(made: tuple[Run, Dataset, np.ndarray]) 
     assert none.values == evaluate(run, data, resamples=0).values
 
 
+@pytest.mark.slow
 def test_directions_that_were_judged_apart(coco: Dataset) -> None:
     """CxC has other positives each way: a judged pair joins both."""
     pytest.importorskip("eccv_caption")

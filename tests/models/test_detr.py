@@ -138,6 +138,7 @@ def test_the_batch_changes_nothing(directory: Path) -> None:
         np.testing.assert_allclose(batched.boxes, alone.boxes, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(160, 120), (120, 160), (5, 5), (300, 90)])
 def test_input_size(directory: Path, shape: tuple[int, int]) -> None:
     detector = Detr(str(directory), device="cpu")

@@ -90,6 +90,7 @@ def test_lxmert_base_equals_the_plain_forward() -> None:
     assert torch.allclose(factored(matcher, *inputs), expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_shape_equals_the_plain_forward(data: st.DataObject) -> None:

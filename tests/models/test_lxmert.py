@@ -131,6 +131,7 @@ class Regions:
         return self.regions[rows], self.boxes[rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_memory_stays_within_its_budget_and_changes_no_score(data: st.DataObject) -> None:

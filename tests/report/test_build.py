@@ -30,6 +30,8 @@ from tiir.report.chunks import read_data
 from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.shortlist import Shortlist
 
+pytestmark = pytest.mark.slow
+
 N = 90  # pictures: 540 queries, so that there is a second chunk
 HOSTILE = ("</script><script>alert(1)</script>", "\u2028\u2029 <!-- ]]>", "x" * 10_000, "\u202ea", "'\");")
 

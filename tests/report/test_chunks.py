@@ -22,6 +22,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(VALUES)
 @example({"text": ["</script><script>alert(1)</script>", "<!--", "]]>", "\u2028\u2029", "x" * 10_000]})
 @example(["../../etc/passwd", "\0\r\n", "\\u003c", '"); alert(1); ("', "\u202e", "\U0001f600"])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tiir.data.dataset import Dataset
 from tiir.report import page
@@ -11,6 +12,7 @@ from tiir.report.chunks import read_data
 from tiir.scoring.run import Run, RunInfo
 
 
+@pytest.mark.slow
 def test_report(colours: tuple[Dataset, Run], tiir: Any, tmp_path: Path, monkeypatch: Any) -> None:
     data, run = colours
     scores = np.random.default_rng(0).random((12, 24)).astype(np.float32)

@@ -530,6 +530,7 @@ def test_too_many_at_once_are_asked_to_come_again(
             assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.slow
 def test_people_who_search_at_once_get_their_own_answers(client: TestClient, world: World) -> None:
     captions = list(range(0, 300, 7))
     (gallery,) = resolve("own", world.data)

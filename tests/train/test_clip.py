@@ -106,6 +106,7 @@ def test_fine_tuning_goes_on_from_a_directory_in_half_precision_storage(splits, 
     assert rsum(out, val) > 0.5 * rsum(trained, val)
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(splits, tmp_path):
     _, val = map(Dataset.load, splits)
     short = config(captions=2, training={"max_steps": 4})
@@ -117,6 +118,7 @@ def test_same_seed_same_weights(splits, tmp_path):
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.slow
 def test_early_stopping(splits, tmp_path):
     train, val = map(Dataset.load, splits)
     still = config(early_stopping=2, training={"learning_rate": 0.0})
@@ -181,6 +183,7 @@ def test_validation_images_without_captions_are_passed_over(splits, tmp_path):
     assert "eval_rsum" in (tmp_path / "history.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_says_what_differs(splits, tmp_path):
     val = Dataset.load(splits[1]).subset(range(12))
     out = train_clip(val, config(training={"num_train_epochs": 1}), out=tmp_path, validation=val)

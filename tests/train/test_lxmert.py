@@ -85,6 +85,7 @@ def test_it_learns_and_keeps_the_best_by_rsum(toys, tmp_path, options, lxmert_co
     assert max(recalls) > 3 * chance
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_as_any_model_directory(scene_regions, tmp_path, lxmert_config):
     data, features = scene_regions
     few = data.subset(range(48))
@@ -102,6 +103,7 @@ def test_same_seed_same_weights_as_any_model_directory(scene_regions, tmp_path, 
     assert load(f"lxmert:{out}", device="cpu").matcher.config.hidden_size == 32
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_directory_with_hard_negatives(scene_regions, tmp_path, lxmert_config):
     data, features = scene_regions
     few = data.subset(range(48))

@@ -174,6 +174,7 @@ def shows(data: Dataset, image: int, text: str) -> bool:
     return any(thing["kind"] == noun and thing["count"] == number for thing in found)
 
 
+@pytest.mark.slow
 def test_underspecified_captions_fit_several_pictures(data):
     vague = with_fault(data, "underspecified")
     assert vague

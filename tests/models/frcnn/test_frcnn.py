@@ -178,6 +178,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "variant", [pytest.param(name, marks=[] if name == "depth 50" else pytest.mark.slow) for name in VARIANTS]
 )
+@pytest.mark.slow
 def test_equals_the_slow_oracle(variant: str, shape: tuple[int, int]) -> None:
     values = changed(**VARIANTS[variant])
     config, network = FrcnnConfig.parse(values, "test"), random_network(values, seed=3)

@@ -70,12 +70,14 @@ def test_nms_equals_the_loop(n: int, seed: int, threshold: float, most: int, coa
     assert nms_plain(boxes, scores, threshold, most).tolist() == slow_nms(boxes, scores, threshold, most)
 
 
+@pytest.mark.slow
 def test_nms_over_several_blocks() -> None:
     boxes, scores = random_boxes(1100, 1), torch.rand(1100)
     assert nms_plain(boxes, scores, 0.3, 1100).tolist() == slow_nms(boxes, scores, 0.3, 1100)
     assert nms_plain(boxes, scores, 0.3, 30).tolist() == slow_nms(boxes, scores, 0.3, 30)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10_000),
     height=st.integers(1, 40),
