@@ -67,15 +67,26 @@ def resample(metrics: Mapping[str, Metric], *, resamples: int = 1000, seed: int 
     for fold in folds:
         inside = {name: np.flatnonzero(metric.fold == fold) for name, metric in metrics.items()}
         images = np.unique(np.concatenate([metrics[name].image[rows] for name, rows in inside.items()]))
-        pools = {}
-        for name, rows in inside.items():
-            metric = metrics[name]
-            pool = _mean if metric.kind == "mean" else _median
-            place = np.searchsorted(images, metric.image[rows])
-            pools[name] = pool(metric.values[rows], place, len(images))
+        place = {name: np.searchsorted(images, metrics[name].image[rows]) for name, rows in inside.items()}
+        values = {name: metrics[name].values[rows] for name, rows in inside.items()}
+        means = [name for name, metric in metrics.items() if metric.kind == "mean"]
+        medians = {
+            name: _median(values[name], place[name], len(images)) for name in metrics if name not in means
+        }
+        # Sums and numbers of all means, image by image: one matrix product for all of them.
+        totals = np.zeros((len(images), 2, len(means)))
+        for column, name in enumerate(means):
+            totals[:, 0, column] = np.bincount(place[name], values[name], minlength=len(images))
+            totals[:, 1, column] = np.bincount(place[name], minlength=len(images))
         for part, weights in _weights(len(images), resamples, np.random.default_rng([seed, int(fold)])):
-            for name, pooled in pools.items():
-                drawn[name][part] += pooled(weights) / len(folds)
+            sums, numbers = (
+                (weights @ totals.reshape(len(images), -1)).reshape(-1, 2, len(means)).transpose(1, 2, 0)
+            )
+            with np.errstate(invalid="ignore"):  # no query drawn: NaN, which the quantiles leave out
+                pooled = dict(zip(means, sums / numbers, strict=True))
+            pooled |= {name: median(weights) for name, median in medians.items()}
+            for name, value in pooled.items():
+                drawn[name][part] += value / len(folds)
     if set(RSUM) <= drawn.keys():
         drawn["rsum"] = np.sum([drawn[name] for name in RSUM], axis=0)
     return drawn
@@ -88,19 +99,6 @@ def _weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[tuple
         picks = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         counts = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
         yield slice(start, start + rows), counts.astype(np.float64)
-
-
-def _mean(values: FloatArray, image: IntArray, n: int) -> Callable[[FloatArray], FloatArray]:
-    sums = np.bincount(image, values, minlength=n), np.bincount(image, minlength=n)
-    both = np.stack(sums, axis=1).astype(np.float64)  # (n, 2)
-
-    def pool(weights: FloatArray) -> FloatArray:
-        total, number = (weights @ both).T
-        with np.errstate(invalid="ignore"):  # no query drawn: NaN, which the quantiles leave out
-            mean: FloatArray = total / number
-        return mean
-
-    return pool
 
 
 def _median(values: FloatArray, image: IntArray, n: int) -> Callable[[FloatArray], FloatArray]:
