@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tiir.analysis.compare import _mcnemar, compare, holm, rbo
+from tiir.analysis.compare import compare
 from tiir.analysis.mix import mixed
 from tiir.analysis.queries import query_table
+from tiir.analysis.statistics import holm, mcnemar, rbo
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, RunError
@@ -104,7 +105,7 @@ def test_rbo_is_its_definition(a: list[str], b: list[str], depth: int, p: float)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_mcnemar_against_the_binomial(pairs: list[tuple[bool, bool]]) -> None:
     a, b = np.array(pairs).T
-    made = _mcnemar(a, b)
+    made = mcnemar(a, b)
     n, low = made["a_only"] + made["b_only"], min(made["a_only"], made["b_only"])
     tail = sum(comb(n, i) for i in range(low + 1)) / 2**n
     assert made["p_mcnemar"] == pytest.approx(min(1.0, 2 * tail)) if n else made["p_mcnemar"] == 1

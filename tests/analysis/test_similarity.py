@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiir.analysis.similarity import HEARSAY, CaptionFit, learn_translation
+from tiir.analysis.similarity import CaptionFit
+from tiir.analysis.translation import HEARSAY, learn_translation
 from tiir.analysis.words import Words, tokens
 from tiir.errors import DataError
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tiir.analysis.queries import query_table
-from tiir.analysis.study import chosen, read_study, samples
+from tiir.analysis.study import chosen, samples
+from tiir.analysis.study_files import read_study
 from tiir.analysis.tables import write_table
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, DataError

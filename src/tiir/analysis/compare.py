@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest, kendalltau, spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from tiir.analysis.mix import mixed
 from tiir.analysis.queries import galleries_of, query_table
+from tiir.analysis.statistics import holm, mcnemar, rbo
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
 from tiir.errors import ConfigError, RunError
@@ -22,14 +23,13 @@ from tiir.metrics.ranks import Empty, rank_run
 from tiir.metrics.recall import Metric
 from tiir.scoring.run import Run
 
-__all__ = ["STUDY", "Comparison", "compare", "holm", "rbo"]
+__all__ = ["STUDY", "Comparison", "compare"]
 
 STUDY = (10, 10)
 """The original study's rule: a model wins a query when it is in the top 10 and at least 10 places better."""
 LEVEL = 0.05
 STEPS = (1, 10, 100, 1000)
 """Places by which a query's ranks differ, counted in these steps."""
-PERSISTENCE = 0.9  # of rbo
 KEYS = ["direction", "fold", "query"]
 
 
@@ -164,7 +164,7 @@ def compare(
                 )
                 hits = 100.0 * (ra <= k) - 100.0 * (rb <= k)
                 metrics[a, b, direction, k] = Metric(hits.astype(np.float64), codes[here], fold)
-                rows["tests"].append(head | {"k": k} | _mcnemar(ra <= k, rb <= k))
+                rows["tests"].append(head | {"k": k} | mcnemar(ra <= k, rb <= k))
     frames = {name: pd.DataFrame(part) for name, part in rows.items()}
     return Comparison(
         runs=list(names),
@@ -222,39 +222,6 @@ def _overlap(a: pd.DataFrame, b: pd.DataFrame, ra: npt.NDArray[Any], rb: npt.NDA
     }
 
 
-def rbo(a: Sequence[str], b: Sequence[str], persistence: float = PERSISTENCE) -> float:
-    """Rank-biased overlap of two lists, extrapolated beyond their end.
-
-    Webber, Moffat and Zobel, "A similarity measure for indefinite rankings" (TOIS 2010), equation 32 with lists of one
-    length: 1 for equal lists, 0 for disjoint ones; earlier places weigh more.
-
-    Args:
-        a, b: candidates, best first, without repeats.
-        persistence: chance that a reader goes on to the next place, between 0 and 1.
-
-    Example:
-        >>> rbo("abc", "abc"), rbo("abc", "xyz"), round(rbo("abc", "bac"), 3)
-        (1.0, 0.0, 0.9)
-    """
-    depth, seen_a, seen_b, shared, total = min(len(a), len(b)), set[str](), set[str](), 0, 0.0
-    for place in range(depth):
-        seen_a.add(a[place])
-        shared += b[place] in seen_a
-        shared += a[place] in seen_b
-        seen_b.add(b[place])
-        total += shared / (place + 1) * persistence**place
-    if not depth:
-        return 0.0
-    return min(1.0, shared / depth * persistence**depth + (1 - persistence) * total)
-
-
-def _mcnemar(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    # McNemar (1947): only the queries that one model alone finds tell the models apart; exact by the binomial.
-    a_only, b_only = int((a & ~b).sum()), int((b & ~a).sum())
-    p = binomtest(a_only, a_only + b_only).pvalue if a_only + b_only else 1.0
-    return {"a_only": a_only, "b_only": b_only, "p_mcnemar": float(p)}
-
-
 def _tested(
     table: pd.DataFrame, metrics: dict[tuple[str, str, str, int], Metric], resamples: int, seed: int
 ) -> pd.DataFrame:
@@ -274,20 +241,6 @@ def _tested(
     return pd.concat(
         [table[["a", "b", "direction", "k"]], made[order], table[["a_only", "b_only", "p_mcnemar"]]], axis=1
     )
-
-
-def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Holm's correction (1979): p values that keep the chance of any false verdict among all of them.
-
-    Example:
-        >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-        [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
-    corrected = np.empty(len(p))
-    corrected[order] = stepped
-    return corrected
 
 
 def _sentence(row: dict[str, Any], least: float) -> str:

@@ -307,7 +307,7 @@ def import_study_command(
     """Read the original study's sampled queries, retrievals and comparisons, and find them in a data set."""
     import pandas as pd
 
-    from tiir.analysis.study import read_study
+    from tiir.analysis.study_files import read_study
     from tiir.analysis.tables import check_table, write_table
     from tiir.data.dataset import Dataset
 
