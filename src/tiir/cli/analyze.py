@@ -7,18 +7,24 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tiir.cli.options import AsJson, Device, Empty, FirstCaptions, Overwrite, RunDataset, note, show
+from tiir.cli.options import (
+    AsJson,
+    Device,
+    FirstCaptions,
+    Keys,
+    Overwrite,
+    Protocol,
+    Resamples,
+    RunDataset,
+    WithoutPositive,
+    note,
+    show,
+)
 from tiir.errors import ConfigError
 
 __all__ = ["analyze_command", "compare_command"]
 
 TableFormat = Literal["parquet", "jsonl", "csv"]
-Protocol = Annotated[
-    str | None,
-    typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
-]
-Keys = Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")]
 Depth = Annotated[int, typer.Option(min=1, help="Candidates a query that are listed.")]
 HardAfter = Annotated[int, typer.Option(min=1, help="A query is hard with no positive in the first so many.")]
 Seed = Annotated[int, typer.Option(help="Of samples and bootstrap.")]
@@ -39,7 +45,7 @@ def analyze_command(
     easy_within: Annotated[
         int, typer.Option(min=1, help="A query is easy with a positive in the first so many.")
     ] = 1,
-    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    empty: WithoutPositive = "error",
     text_encoder: Annotated[
         str | None,
         typer.Option(
@@ -205,7 +211,7 @@ def compare_command(
     captions_per_image: FirstCaptions = None,
     depth: Depth = 10,
     hard_after: HardAfter = 10,
-    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    empty: WithoutPositive = "error",
     first: Annotated[int, typer.Option(min=0, help="How many of the most separating queries to print.")] = 10,
     out: Annotated[
         Path | None,

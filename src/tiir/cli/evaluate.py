@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tiir.cli.options import AsJson, Empty, FirstCaptions, Format, Overwrite, RunDataset, Ties, note, show
+from tiir.cli.options import (
+    AsJson,
+    FirstCaptions,
+    Format,
+    Keys,
+    Overwrite,
+    Protocol,
+    Resamples,
+    RunDataset,
+    Ties,
+    WithoutPositive,
+    note,
+    show,
+)
 from tiir.errors import ConfigError
 
 __all__ = ["evaluate_command", "export_command"]
@@ -18,21 +31,12 @@ Tables = Literal["text", "markdown", "latex", "csv"]
 
 def evaluate_command(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, one row each.", show_default=False)],
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol",
-            "-p",
-            help="coco-5k, coco-1k-5fold, coco-1k-subset, cxc, eccv, flickr8k or own; by the data set if not given.",
-        ),
-    ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    protocol: Protocol = None,
+    keys: Keys = None,
     captions_per_image: FirstCaptions = None,
     ties: Annotated[Ties, typer.Option(help="Who wins a tie.")] = "pessimistic",
-    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
-    resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
-    ] = 1000,
+    empty: WithoutPositive = "error",
+    resamples: Resamples = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     mix: Annotated[
         list[float] | None,

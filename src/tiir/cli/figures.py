@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tiir.cli.options import Empty, FirstCaptions, Out, Overwrite, RunDataset, show
+from tiir.cli.options import (
+    FirstCaptions,
+    Keys,
+    Out,
+    Overwrite,
+    Protocol,
+    RunDataset,
+    WithoutPositive,
+    show,
+)
 from tiir.errors import ConfigError
 
 __all__ = ["figures_command"]
@@ -21,13 +30,10 @@ def figures_command(
         list[str] | None,
         typer.Option("--format", "-f", help="png, svg or pdf; may be given several times. All if not given."),
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
-    ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    protocol: Protocol = None,
+    keys: Keys = None,
     captions_per_image: FirstCaptions = None,
-    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    empty: WithoutPositive = "error",
     queries: Annotated[int, typer.Option(min=1, help="Queries in each photo grid.")] = 4,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the bands and bars.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap, and of the hard queries that are drawn.")] = 0,

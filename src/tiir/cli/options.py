@@ -24,17 +24,21 @@ __all__ = [
     "FirstCaptions",
     "Format",
     "Images",
+    "Keys",
     "Memory",
     "ModelPrecision",
     "OnBad",
     "Out",
     "Overwrite",
     "Precision",
+    "Protocol",
+    "Resamples",
     "Resume",
     "Revision",
     "RunDataset",
     "Split",
     "Ties",
+    "WithoutPositive",
     "check_free",
     "folder_of",
     "is_first",
@@ -69,6 +73,17 @@ FirstCaptions = Annotated[
         "--captions-per-image", min=1, help="Keep the first captions of each image only (some tools: 5)."
     ),
 ]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        "-p",
+        help="coco-5k, coco-1k-5fold, coco-1k-subset, cxc, eccv, flickr8k or own; by the data set if not given.",
+    ),
+]
+Keys = Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")]
+WithoutPositive = Annotated[Empty, typer.Option(help="Queries without a positive.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Features = Annotated[
     Path | None, typer.Option(help="Region features of the images, for LXMERT.", show_default=False)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from tiir.cli.options import Empty, FirstCaptions, Out, Overwrite, RunDataset, note, show
+from tiir.cli.options import (
+    FirstCaptions,
+    Keys,
+    Out,
+    Overwrite,
+    Protocol,
+    Resamples,
+    RunDataset,
+    WithoutPositive,
+    note,
+    show,
+)
 
 __all__ = ["report_command"]
 
@@ -15,13 +26,10 @@ __all__ = ["report_command"]
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="Run directories of one data set.", show_default=False)],
     out: Out,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
-    ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    protocol: Protocol = None,
+    keys: Keys = None,
     captions_per_image: FirstCaptions = None,
-    empty: Annotated[Empty, typer.Option(help="Queries without a positive.")] = "error",
+    empty: WithoutPositive = "error",
     max_queries: Annotated[
         int | None,
         typer.Option(
@@ -36,9 +44,7 @@ def report_command(
     single_file: Annotated[
         bool, typer.Option("--single-file", help="All in one index.html, for small reports.")
     ] = False,
-    resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
-    ] = 1000,
+    resamples: Resamples = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the sample.")] = 0,
     overwrite: Overwrite = False,
     dataset: RunDataset = None,

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tiir.cli.options import Device, Features, FirstCaptions, Overwrite, RunDataset, note, own_device, show
+from tiir.cli.options import (
+    Device,
+    Features,
+    FirstCaptions,
+    Keys,
+    Overwrite,
+    Protocol,
+    Resamples,
+    RunDataset,
+    note,
+    own_device,
+    show,
+)
 from tiir.errors import ConfigError, MissingExtraError
 
 __all__ = ["explore_command"]
@@ -43,15 +55,10 @@ def explore_command(
             show_default=False,
         ),
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", "-p", help="As of `tiir evaluate`; by the data set if not given."),
-    ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Image keys of coco-1k-subset.")] = None,
+    protocol: Protocol = None,
+    keys: Keys = None,
     captions_per_image: FirstCaptions = None,
-    resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 for no intervals.")
-    ] = 1000,
+    resamples: Resamples = 1000,
     overwrite: Overwrite = False,
 ) -> None:
     """Look at Runs in the browser: as `tiir report`, and search live, edit captions, judge what was retrieved."""
