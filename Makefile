@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# Two processes with a thread each: torch's own threads would fight over the cores. Tests of one file share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,10 +21,10 @@ demo: install  ## Prepare Scenes, score it with small models, re-rank, print rec
 	$(BIN)/tiir demo --out $(OUT) --overwrite
 
 test: install lint  ## Lint, types and every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install  ## The tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
