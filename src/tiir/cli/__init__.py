@@ -14,13 +14,13 @@ from tiir.cli.analyze import analyze_command, compare_command
 from tiir.cli.coco import download_app, setup_app
 from tiir.cli.demo import demo_command
 from tiir.cli.evaluate import evaluate_command, export_command
+from tiir.cli.explore import explore_command
 from tiir.cli.features import features_app
 from tiir.cli.figures import figures_command
 from tiir.cli.options import note
 from tiir.cli.prepare import prepare_app
 from tiir.cli.report import report_command
 from tiir.cli.score import import_app, rerank_command, score_command
-from tiir.cli.serve import explore_command
 from tiir.cli.train import train_app
 from tiir.errors import ConfigError, TiirError
 
