@@ -25,6 +25,7 @@ __all__ = [
     "read_json",
     "read_text",
     "sha256_file",
+    "sync_directory",
     "write_json",
     "write_npy",
 ]
@@ -43,12 +44,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Flush a directory's entries, so that a new or renamed file survives a power cut."""
     if os.name != "posix":
         return
     handle = os.open(directory, os.O_RDONLY)

@@ -13,6 +13,7 @@ from typing import Any
 from tiir.data.dataset import Dataset
 from tiir.data.judgements import Judgement, last_words, split_torn
 from tiir.errors import DataError
+from tiir.io import sync_directory
 
 __all__ = ["JudgementFile"]
 
@@ -104,7 +105,7 @@ class JudgementFile:
             new = not self.path.exists()
             self._handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             if new:
-                _sync_folder(self.path.parent)
+                sync_directory(self.path.parent)
         except OSError as problem:
             raise DataError(f"cannot write {self.path}: {problem.strerror}") from None
         try:
@@ -148,13 +149,3 @@ class JudgementFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, size)  # no half line for the next one to run into
             raise DataError(f"cannot write {self.path}: {problem.strerror}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
