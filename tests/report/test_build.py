@@ -55,7 +55,8 @@ def cascade(run: Run, folder: Path) -> Run:
     first = (run.image_embeds.astype(np.float64) @ run.text_embeds.T)[image, caption]
     i2t = rng.random(len(image)) < 0.7
     short = Shortlist.of(image, caption, rng.normal(size=len(image)), first, i2t, ~i2t)
-    return replace(run, shortlist=short).save(folder / "cascade")
+    info = run.info.model_copy(update={"model": f"{run.info.model} > lxmert:/home/someone/lxmert"})
+    return replace(run, info=info, shortlist=short).save(folder / "cascade")
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,8 @@ def test_no_path_of_this_machine_is_in_a_site(world: tuple[Dataset, list[Run], P
     )
     for private in ("/home/someone", str(site.parent), "data/images"):
         assert private not in text
+    models = [run["model"] for run in blocks(site)["site"]["runs"]]
+    assert models == ["good", "worse", "worse > lxmert:lxmert"]
 
 
 @pytest.mark.slow

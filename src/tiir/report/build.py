@@ -24,7 +24,7 @@ from tiir.metrics.ranks import Empty
 from tiir.report.chunks import data_script
 from tiir.report.content import SiteContent
 from tiir.report.folder import check_folder, clear_folder, finish_folder, finished_plan
-from tiir.report.overview import shown_model
+from tiir.report.names import short_name
 from tiir.report.page import check_size, page_files, single_page, thumbs_script
 from tiir.report.site_data import DEPTH, HARD_AFTER, RunView
 from tiir.report.thumbs import make_thumbs
@@ -216,7 +216,7 @@ def _plan(
         "judgements": None if judged is None else _hash([judged.caption.tolist(), judged.grade.tolist()]),
         "protocol": protocol,
         "runs": [
-            {"name": name, "model": shown_model(run), "hash": _hash(run.info.model_dump())}
+            {"name": name, "model": short_name(run.info.model), "hash": _hash(run.info.model_dump())}
             for name, run in zip(names, runs, strict=True)
         ],
         "options": options,

@@ -15,12 +15,13 @@ from tiir.analysis.counterfactual import SAME
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, ModelError, TiirError
 from tiir.features.store import FeatureStore
+from tiir.report.names import short_name
 from tiir.scoring.run import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Encoder", "LiveRun", "Reranker", "live_runs", "short_name"]
+__all__ = ["Encoder", "LiveRun", "Reranker", "live_runs"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -201,17 +202,3 @@ class _Loader:
                 raise ModelError(f"{name} is not the model that made the Run: its weights are others now")
             self._models[key] = model
         return self._models[key]
-
-
-def short_name(model: str) -> str:
-    """A model's name to show: a hub id as it is, of a directory its own name only.
-
-    Example:
-        >>> short_name("lxmert:unc-nlp/lxmert-base-uncased"), short_name("lxmert:/data/models/mine")
-        ('lxmert:unc-nlp/lxmert-base-uncased', 'lxmert:mine')
-    """
-    kind, colon, name = model.rpartition(":") if model.startswith("lxmert:") else ("", "", model)
-    path = Path(name)
-    if path.is_absolute() or path.is_dir() or name.startswith((".", "~")):
-        name = path.resolve().name
-    return kind + colon + name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from tiir.analysis.compare import Comparison
+from tiir.report.names import short_name
 from tiir.report.site_data import CHUNK, DEPTH, HARD_AFTER, SIDES, RunView
-from tiir.scoring.run import Run
 
-__all__ = ["overview", "shown_model"]
+__all__ = ["overview"]
 
 
 def overview(
@@ -63,7 +62,7 @@ def _run(view: RunView) -> dict[str, Any]:
     kind = "cascade" if run.shortlist is not None else "scores" if run.image_embeds is None else "embeddings"
     return {
         "name": view.name,
-        "model": shown_model(run),
+        "model": short_name(run.info.model),
         "kind": kind,
         "values": {name: _round(name, value) for name, value in e.values.items()},
         "intervals": {name: [_round(name, edge) for edge in edges] for name, edges in e.intervals.items()},
@@ -71,12 +70,6 @@ def _run(view: RunView) -> dict[str, Any]:
         "notes": list(view.diagnosis.notes),
         "hub_skew": {side: round(skew, 2) for side, skew in view.diagnosis.skew.items()},
     }
-
-
-def shown_model(run: Run) -> str:
-    """The model's name: of a directory its last part, since a site may be put where everyone reads it."""
-    path = Path(run.info.model)
-    return path.name if path.is_absolute() else run.info.model
 
 
 def _round(name: str, value: float) -> float | None:
