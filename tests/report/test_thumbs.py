@@ -56,6 +56,9 @@ def test_they_are_made_once(photos: Dataset, tmp_path: Path) -> None:
     assert make_thumbs(photos, out) == 4
     assert make_thumbs(photos, out) == 0
     assert (out / "0.webp").stat().st_mtime_ns == before
+    assert make_thumbs(photos, out, [0, 2]) == 0  # of a sample no photo stays that it does not show
+    assert {path.name for path in out.iterdir()} == {"source.json", "0.webp", "2.webp"}
+    assert (out / "0.webp").stat().st_mtime_ns == before
 
 
 def test_other_photos_replace_them(photos: Dataset, tmp_path: Path) -> None:

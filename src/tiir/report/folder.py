@@ -16,6 +16,7 @@ __all__ = ["APP", "FINISHED", "check_folder", "clear_folder", "finish_folder", "
 FINISHED = "site.json"
 UNFINISHED = "building.json"
 """Stands in the folder from before the first file until after the last: then the folder is ours to clear."""
+MARK = {"": "a site is being written here, or was when something stopped it"}
 APP = re.compile(r"[\w-]+\.(?:js|css)")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # of `tiir.io.atomic_write`
 OURS = {
@@ -38,7 +39,7 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
     for name in filter(None, OURS):
         if (out / name).is_symlink():
             raise ConfigError(f"{out / name} is a link", hint="name another folder: links are not followed")
-    if not out.is_dir() or not any(out.iterdir()) or (out / UNFINISHED).is_file():
+    if not out.is_dir() or not any(out.iterdir()) or _read(out / UNFINISHED) == MARK:
         return
     if finished_plan(out) is None:
         raise ConfigError(
@@ -50,10 +51,7 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
 
 def finished_plan(out: Path) -> dict[str, Any] | None:
     """What the finished site in a folder was made from, None where there is none."""
-    try:
-        plan = read_json(out / FINISHED)
-    except DataError:
-        return None
+    plan = _read(out / FINISHED)
     return plan if isinstance(plan, dict) and "tiir" in plan and "format" in plan else None
 
 
@@ -65,7 +63,7 @@ def clear_folder(out: Path, *, keep_thumbs: bool) -> None:
         keep_thumbs: those that are still right serve again.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / UNFINISHED, {"": "a site is being written here, or was when something stopped it"})
+    write_json(out / UNFINISHED, MARK)
     (out / FINISHED).unlink(missing_ok=True)
     for name, ours in OURS.items():
         folder = out / name
@@ -83,3 +81,10 @@ def finish_folder(out: Path, plan: Mapping[str, Any]) -> None:
     """Mark the site as finished: the last thing that is written."""
     write_json(out / FINISHED, dict(plan))
     (out / UNFINISHED).unlink()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except DataError:
+        return None

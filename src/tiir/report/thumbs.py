@@ -36,7 +36,7 @@ def make_thumbs(
     Args:
         dataset: with photos.
         folder: of thumbnails alone: others that it holds are removed.
-        images: positions of the photos to make; all where None.
+        images: positions of the photos that have one then; all where None.
         workers: threads, as many as cores where None (Pillow works beside the interpreter's lock).
 
     Returns:
@@ -50,14 +50,16 @@ def make_thumbs(
         raise DataError(f"{dataset!r} has no photos", hint="prepare it with --images FOLDER")
     source = {"photos": _digest(dataset), "side": SIDE, "quality": QUALITY}
     folder.mkdir(parents=True, exist_ok=True)
-    if not _same(folder / SOURCE, source):
+    wanted = set(range(dataset.n_images) if images is None else images)
+    same = _same(folder / SOURCE, source)
+    if not same:
         (folder / SOURCE).unlink(missing_ok=True)
-        for path in folder.iterdir():
-            if NAME.fullmatch(path.name):
-                path.unlink()
+    for path in folder.iterdir():
+        if NAME.fullmatch(path.name) and not (same and int(path.stem) in wanted):
+            path.unlink()
+    if not same:
         write_json(folder / SOURCE, source)
-    wanted = range(dataset.n_images) if images is None else images
-    missing = [n for n in wanted if not (folder / f"{n}.webp").is_file()]
+    missing = [n for n in sorted(wanted) if not (folder / f"{n}.webp").is_file()]
     made = ahead(lambda n: _make(dataset, n, folder / f"{n}.webp"), missing, workers or os.cpu_count() or 1)
     for _ in track(made, total=len(missing), description="thumbnails", unit="photos"):
         pass
