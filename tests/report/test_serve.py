@@ -28,8 +28,10 @@ from PIL import Image
 from tiir import models
 from tiir.data.dataset import Dataset
 from tiir.data.judgements import read_judgements
+from tiir.data.positives import Positives
 from tiir.data.protocols import resolve
 from tiir.data.sources import scenes
+from tiir.errors import ProtocolError
 from tiir.features.scenes import scenes_features
 from tiir.metrics.ranks import rank_run
 from tiir.metrics.retrieve import retrieve
@@ -210,6 +212,15 @@ def test_ranks_within_a_fold_are_those_of_the_protocol(world: World) -> None:
         text = data.captions[caption]
         for number, result in enumerate(search.rescore(caption, text, search.encode([text])[0])):
             assert result["rank_before"] == result["rank_after"] == ranks[number].t2i[place]
+
+
+def test_a_caption_without_a_positive_has_no_rank(world: World) -> None:
+    gallery = resolve("own", world.data)[0]
+    kept = np.arange(5, 300)
+    without = replace(gallery, t2i=Positives.pairs(world.data.caption_image[kept], kept, (60, 300)))
+    search = Search(world.live, [without])
+    with pytest.raises(ProtocolError, match="no positive"):
+        search.rescore(3, "a house", search.encode(["a house"])[0])
 
 
 def test_photos_at_full_size(client: TestClient, world: World) -> None:

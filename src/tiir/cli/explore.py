@@ -16,6 +16,7 @@ from tiir.cli.options import (
     Protocol,
     Resamples,
     RunDataset,
+    WithoutPositive,
     note,
     own_device,
     show,
@@ -58,6 +59,7 @@ def explore_command(
     protocol: Protocol = None,
     keys: Keys = None,
     captions_per_image: FirstCaptions = None,
+    empty: WithoutPositive = "error",
     resamples: Resamples = 1000,
     overwrite: Overwrite = False,
 ) -> None:
@@ -106,6 +108,7 @@ def explore_command(
                 protocol=protocol,
                 keys=keys,
                 captions_per_image=captions_per_image,
+                empty=empty,
                 resamples=resamples,
                 overwrite=overwrite,
                 reuse=True,

@@ -117,10 +117,12 @@ class Search:
             candidates (positions of images) and scores of the edited caption.
 
         Raises:
-            ProtocolError: the caption is no query of the protocol.
+            ProtocolError: the caption is no query of the protocol, or has no positive in it.
         """
         gallery, query = self._place(caption)
         own = gallery.t2i.image[gallery.t2i.caption == query]
+        if not len(own):
+            raise ProtocolError(f"caption {caption} has no positive in the protocol: it has no rank")
         answers = []
         for number, live, sides in self._asked():
             if not live.rescores:
