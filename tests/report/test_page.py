@@ -233,6 +233,10 @@ def test_judgements_are_kept_exported_and_read_again(
     page.wait_for_selector(".item")
     page.locator(".column").first.locator(".item").first.locator(".judge.yes").click()  # takes it back
     tab.until("document.querySelector('.badge').textContent === '1'")
+    page.get_by_role("button", name="Judged").click()
+    page.get_by_label("File of judgements").set_input_files(tmp_path / "judged.jsonl")
+    page.wait_for_selector("#status:has-text('2 read')")
+    assert page.locator(".badge").inner_text() == "1"  # what was said after the export holds
 
 
 def test_hostile_texts_stay_texts(tab: Any, address: str, explored: Any) -> None:

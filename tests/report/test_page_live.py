@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 from tiir.data.judgements import read_judgements
 from tiir.data.protocols import resolve
 from tiir.metrics.ranks import rank_run
+from tiir.report.build import build_site
 from tiir.report.explore import listen
 from tiir.report.judged import JudgementFile
 from tiir.report.live import live_runs
@@ -127,6 +129,41 @@ def test_judgements_go_to_the_server_and_wait_while_it_is_away(
     page.wait_for_selector(".badge:text-is('2')")  # as the server has them
     assert page.locator(".judge.yes[aria-pressed=true]").count() >= 2
     tab.complaints.clear()  # the browser notes the lost connection
+
+
+def test_a_judgement_that_waited_outlives_a_change_of_runs(
+    tab: Any, serve: Any, explored: Any, tmp_path: Path
+) -> None:
+    """Kept while the server was away; when it is back, it shows other Runs."""
+    data, page = explored.data, tab.see(serve())
+    record = {
+        "image_id": data.image_ids[9], "caption_id": data.caption_ids[46], "relevant": True,
+        "dataset": "scenes/test", "fingerprint": data.fingerprint, "run": "another", "time": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    waiting = [{"record": record, "body": {"image": 9, "caption": 46, "relevant": True, "run": 7}}]
+    key = f"tiir-unsent-{data.fingerprint}"
+    page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(waiting)])
+    page.reload()
+    tab.until(f"localStorage.getItem({json.dumps(key)}) === '[]'")
+    (line,) = (tmp_path / "judged.jsonl").read_text("utf-8").splitlines()
+    saved = json.loads(line)
+    assert (saved["image_id"], saved["caption_id"], saved["relevant"]) == (
+        data.image_ids[9],
+        data.caption_ids[46],
+        True,
+    )
+    assert saved["run"] is None
+
+
+def test_without_photos_none_is_asked_for(tab: Any, explored: Any, search: Search, tmp_path: Path) -> None:
+    build_site(explored.runs, explored.data, tmp_path / "site", images=False, resamples=0)
+    with JudgementFile(tmp_path / "judged.jsonl", explored.data) as judged:
+        app = make_app(tmp_path / "site", explored.data, search, judged)
+        with served(app) as address:
+            for route in ("#/query/75", "#/query/3", "#/image/9"):
+                page = tab.see(address, route)
+                assert page.locator("main img").count() == 0
+                assert page.locator("main .no-photo").count() > 0
 
 
 def test_a_token_is_asked_for_once(tab: Any, serve: Any) -> None:

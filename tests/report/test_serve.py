@@ -233,10 +233,10 @@ def test_judgements_are_kept(client: TestClient, world: World, judged: Judgement
     assert client.get("/api/judgements").json() == {"judgements": []}
     assert not judged.path.exists()
     for body in (
-        {"image": 1, "caption": 20, "relevant": True, "run": 1, "row": 80},
+        {"image": 1, "caption": 20, "relevant": True, "run": 1},
         {"image": 2, "caption": 20, "relevant": False, "run": None},
-        {"image": 1, "caption": 21, "relevant": True, "run": "a", "row": 3},
-        {"image": 1, "caption": 21, "relevant": None, "run": 0, "row": 3},
+        {"image": 1, "caption": 21, "relevant": True, "run": "a"},
+        {"image": 1, "caption": 21, "relevant": None, "run": 0},
     ):
         assert client.post("/api/judgements", json=body).json() == {"saved": True}
     entries = client.get("/api/judgements").json()["judgements"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tiir.analysis.compare import Comparison
+from tiir.analysis.missing import SUSPECT
 from tiir.report.names import short_name
 from tiir.report.site_data import CHUNK, DEPTH, HARD_AFTER, SIDES, RunView
 
@@ -28,6 +29,7 @@ def overview(
     return {
         "depth": DEPTH,
         "hard_after": HARD_AFTER,
+        "suspect": SUSPECT,
         "chunk": CHUNK,
         "folds": n_folds,
         "runs": [_run(view) for view in views],

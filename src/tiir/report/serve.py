@@ -65,7 +65,6 @@ class _Verdict(_Asked):
     caption: int = Field(ge=0)
     relevant: bool | None
     run: int | str | None = None
-    row: int | None = None
 
 
 def make_app(

@@ -3,7 +3,7 @@
 (function (tiir) {
   async function ask(path, options) {
     const response = await fetch(`api/${path}`, { credentials: "same-origin", ...options });
-    if (response.status === 401) location.assign("login/"); // the server was started anew, with another token
+    if (response.status === 401) location.assign(`login/${location.hash}`); // the server was started anew, with another token
     let answer = {};
     try {
       answer = await response.json();

@@ -2,7 +2,6 @@
 // Ranked lists side by side, with lines between them that show how places shift.
 (function (tiir) {
   const { el, svg, format, words, photos, href } = tiir;
-  const SUSPECT = 0.6; // from here on a pair looks like a missing label
 
   // What is known about a listed pair, as words and a sign.
   function marks(item) {
@@ -10,7 +9,7 @@
     if (item.positive) found.push(el("span", { class: "mark good" }, "✓ positive"));
     if (!item.positive && item.judged === 1) found.push(el("span", { class: "mark good" }, "✓ judged right"));
     if (item.judged === -1) found.push(el("span", { class: "mark bad" }, "✗ judged wrong"));
-    if (!item.positive && !item.judged && item.suspicion >= SUSPECT) {
+    if (!item.positive && !item.judged && item.suspicion >= tiir.site.suspect) {
       found.push(el("span", { class: "mark maybe", title: "Looks right, but nobody labelled it" }, `? missing label ${item.suspicion.toFixed(2)}`));
     }
     return found;
@@ -84,5 +83,5 @@
     return svg("path", { class: `wire ${from.classList.contains("is-positive") ? "is-positive" : ""}`, "data-candidate": from.dataset.candidate, d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}` });
   }
 
-  tiir.columns = { board, marks, SUSPECT };
+  tiir.columns = { board };
 })((window.tiir = window.tiir || {}));

@@ -4,6 +4,7 @@
   const { el, say } = tiir;
   const kept = new Map(); // "image caption" (ids, as JSON) -> the last record
   const watchers = new Set();
+  const draws = new WeakMap(); // the buttons of a pair -> what draws them anew
   let unsent = []; // records the server has not confirmed, with their positions
   let storage = true;
 
@@ -31,10 +32,15 @@
   const valid = (record) => record && typeof record.image_id === "string" && typeof record.caption_id === "string" && [true, false, null].includes(record.relevant);
   const counted = () => [...kept.values()].filter((record) => record.relevant !== null);
 
+  function redraw() {
+    watchers.forEach((watch) => watch());
+    document.querySelectorAll(".judges").forEach((node) => draws.get(node)());
+  }
+
   function changed() {
     if (!tiir.site.live) write("judgements", [...kept.values()]);
     else write("unsent", unsent);
-    watchers.forEach((watch) => watch());
+    redraw();
   }
 
   async function start() {
@@ -42,7 +48,7 @@
       addEventListener("storage", (event) => { // another tab of the same site
         if (event.key !== key("judgements")) return;
         take(read("judgements"));
-        watchers.forEach((watch) => watch());
+        redraw();
       });
       return take(read("judgements"));
     }
@@ -54,7 +60,7 @@
       say(`The server's judgements could not be read: ${error.message}`);
     }
     take(unsent.map((each) => each.record));
-    watchers.forEach((watch) => watch());
+    redraw();
     return send();
   }
 
@@ -63,9 +69,10 @@
   function send() {
     sending = sending.then(async () => {
       while (unsent.length) {
-        const { body } = unsent[0];
+        const { record, body } = unsent[0];
+        const run = tiir.site.runs.findIndex((each) => each.name === record.run); // the server may show others by now
         try {
-          await tiir.api.post("judgements", body);
+          await tiir.api.post("judgements", { ...body, run: run < 0 ? null : run });
         } catch (error) {
           if (error.refused) {
             unsent.shift();
@@ -84,14 +91,14 @@
   }
 
   // relevant: true, false, or null to take it back
-  function judge(t, image, caption, relevant, run, row) {
+  function judge(t, image, caption, relevant, run) {
     const { dataset } = tiir.site;
     const record = {
       image_id: t.images.id[image], caption_id: t.captions.id[caption], relevant,
       dataset: `${dataset.name}/${dataset.split}`, fingerprint: dataset.fingerprint, run: tiir.runs.name(run), time: new Date().toISOString(),
     };
     kept.set(pair(record), record);
-    if (tiir.site.live) unsent.push({ record, body: { image, caption, relevant, run, row } });
+    if (tiir.site.live) unsent.push({ record, body: { image, caption, relevant } });
     changed();
     if (tiir.site.live) send();
     else if (!storage) say("This browser keeps nothing for this page. Export the judgements before you leave.");
@@ -117,20 +124,18 @@
   }
 
   // Two buttons for a pair: relevant or not. Pressed again, the judgement is taken back.
-  function buttons(t, image, caption, run, row, place) {
+  function buttons(t, image, caption, run, place) {
     const make = (relevant, sign, name) => el("button", {
       type: "button", class: `judge ${relevant ? "yes" : "no"}`, "aria-label": `${name}: place ${place} of ${tiir.runs.name(run)}`, title: name,
-      onclick: () => judge(t, image, caption, of(t, image, caption) === relevant ? null : relevant, run, row),
+      onclick: () => judge(t, image, caption, of(t, image, caption) === relevant ? null : relevant, run),
     }, sign);
     const node = el("span", { class: "judges" }, make(true, "✓", "Relevant"), make(false, "✗", "Not relevant"));
     const draw = () => {
-      if (!node.isConnected && node.dataset.drawn) return watchers.delete(draw);
-      node.dataset.drawn = "1";
       const now = of(t, image, caption);
       [true, false].forEach((relevant, n) => node.children[n].setAttribute("aria-pressed", String(now === relevant)));
     };
     draw();
-    watchers.add(draw);
+    draws.set(node, draw);
     return node;
   }
 
@@ -153,7 +158,7 @@
       }
     });
     const good = records.filter((record) => valid(record) && record.fingerprint === tiir.site.dataset.fingerprint);
-    take(good);
+    take(good.filter((record) => !(Date.parse(kept.get(pair(record))?.time) > Date.parse(record.time)))); // what was said later holds
     changed();
     const rest = records.length - good.length;
     say(`${good.length} read${rest ? `; ${rest} left out: no judgements of this data set` : ""}.`);

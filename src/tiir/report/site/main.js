@@ -10,7 +10,7 @@
   let turn = 0;
 
   const NAMES = [["overview", "Overview"], ["queries", "Queries"], ["compare", "Compare"], ["search", "Search"]];
-  const usable = (name) => tiir.views[name] && (name !== "compare" || tiir.site.runs.length > 1) && (name !== "search" || tiir.site.live);
+  const usable = (name) => Object.hasOwn(tiir.views, name) && (name !== "compare" || tiir.site.runs.length > 1) && (name !== "search" || tiir.site.live);
 
   function navigation(view) {
     const active = view === "query" ? "queries" : view;

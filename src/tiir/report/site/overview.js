@@ -116,7 +116,7 @@
         ks.map((k) => {
           const row = find(run, way, k);
           const address = way === "labelled" ? { dir: side, run, lo: 1, hi: k } : { dir: side, run, lo: k + 1, tag: missing, sort: "suspicion", order: "desc" };
-          return el("td", {}, row && number(format.percent(row.recall), queriesHref(address), way === "labelled" ? "Found by the labels alone" : "Queries that change: beyond the cut, with a missing label"), row && el("span", { class: "ci" }, format.interval([row.low, row.high])));
+          return el("td", {}, row && number(format.percent(row.recall), queriesHref(address), way === "labelled" ? "Found by the labels alone" : "Queries beyond the cut with a missing label in their list"), row && el("span", { class: "ci" }, format.interval([row.low, row.high])));
         })))))));
   }
 

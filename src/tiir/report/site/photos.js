@@ -16,7 +16,7 @@
   // is loaded, so nothing moves.
   function photo(t, image, { full = false, label = null } = {}) {
     const alt = cut(label === null ? firstCaption(t, image) : label);
-    if (!tiir.site.photos && !tiir.site.live) return el("span", { class: "photo no-photo" }, words(alt));
+    if (!tiir.site.photos) return el("span", { class: "photo no-photo" }, words(alt));
     const width = t.images.width[image] || 4;
     const height = t.images.height[image] || 3;
     const img = el("img", { class: "photo", alt, width, height, loading: "lazy", decoding: "async", style: { "aspect-ratio": `${width} / ${height}` } });

@@ -67,7 +67,7 @@
     const pairOf = (candidate) => (side ? [candidate, at] : [at, candidate]);
     const columns = lists.map((list, run) => {
       const rank = t.runs[run].rank[row];
-      const judge = (item) => tiir.judge.buttons(t, ...pairOf(item.candidate), run, row, item.place);
+      const judge = (item) => tiir.judge.buttons(t, ...pairOf(item.candidate), run, item.place);
       const beyond = rank > list.items.length;
       return {
         title: runs.label(run), items: list.items, judge,

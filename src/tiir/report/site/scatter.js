@@ -142,9 +142,14 @@
       size = Math.floor(entry.contentRect.width);
       draw();
     }).observe(holder);
-    const again = () => (holder.isConnected ? draw() : removeEventListener("tiir-theme", again));
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const again = () => {
+      if (holder.isConnected) return draw();
+      removeEventListener("tiir-theme", again);
+      return dark.removeEventListener("change", again);
+    };
     addEventListener("tiir-theme", again);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+    dark.addEventListener("change", again);
 
     return {
       node: holder,

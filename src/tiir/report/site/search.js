@@ -48,7 +48,7 @@
     function update({ params }) {
       input.value = params.text || "";
       if (params.text) ask(1, () => tiir.api.post("search/text", { text: params.text, depth: DEPTH }));
-      else answer.replaceChildren(el("p", { class: "empty" }, "Type a sentence, or drop a photo here."));
+      else if (++turn) answer.replaceChildren(el("p", { class: "empty" }, "Type a sentence, or drop a photo here."));
     }
 
     const drop = el("div", {
