@@ -69,6 +69,23 @@ def test_a_number_of_the_overview_leads_to_its_queries(tab: Any, address: str, r
     assert wrong == []  # no number of a table without its queries
 
 
+def test_every_count_of_the_overview_is_that_of_its_list(tab: Any, address: str) -> None:
+    page = tab.see(address)
+    links = page.eval_on_selector_all(
+        "main a.number",
+        """(all) => Promise.all(all.map(async (each) => {
+            const { view, params } = tiir.parse(each.getAttribute("href"));
+            const t = await tiir.rows.load();
+            return [each.closest("section")?.getAttribute("aria-labelledby"), each.textContent, view,
+                tiir.rows.select(t, tiir.rows.filter(params)).length];
+        }))""",
+    )
+    counts = [link for link in links if link[0] != "how" and re.fullmatch(r"[\d,]+", link[1])]
+    assert {section for section, *_ in counts} >= {"ranks", "why", "better"}
+    for section, text, view, listed in counts:
+        assert (view, listed) == ("queries", number(text)), section
+
+
 def test_filters_are_in_the_address_and_the_back_button_takes_them_back(
     tab: Any, address: str, ranks: Any, explored: Any
 ) -> None:
@@ -116,6 +133,10 @@ def test_every_filter_finds_what_numpy_finds(tab: Any, address: str, ranks: Any)
         ("a=0&b=1&xhi=10&ylo=11", ((a <= 10) & (b > 10)).sum()),
         ("a=1&b=0&xhi=10&ylo=11", ((b <= 10) & (a > 10)).sum()),
         ("a=0&b=1&xhi=10&winner=0&gap=10", ((a <= 10) & (b - a >= 10)).sum()),
+        ("a=0&b=1&rule=R@5&winner=1", ((b <= 5) & (a > 5)).sum()),
+        ("a=0&b=1&rule=R@5&winner=tie", ((a <= 5) == (b <= 5)).sum()),
+        ("a=1&b=0&rule=study&winner=1", ((b <= 10) & (a - b >= 10)).sum()),
+        ("rule=R@5&winner=0", (a < b).sum()),  # a rule is of two runs
         ("lo=nonsense&hi=-4&winner=99&tag=none&sort=__proto__", 360),
     ]:
         page.goto(f"{address}#/queries?{route}")

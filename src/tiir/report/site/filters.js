@@ -2,7 +2,7 @@
 // The form that says which queries to list, and the pills that take a choice back. Its state is the address.
 (function (tiir) {
   const { el, format, runs, href } = tiir;
-  const FIELDS = ["dir", "difficulty", "tag", "run", "winner", "lo", "hi", "words", "sort", "order", "a", "b", "xlo", "xhi", "ylo", "yhi", "gap", "judged"];
+  const FIELDS = ["dir", "difficulty", "tag", "run", "winner", "rule", "lo", "hi", "words", "sort", "order", "a", "b", "xlo", "xhi", "ylo", "yhi", "gap", "judged"];
 
   const option = (value, label) => el("option", { value }, label);
   const field = (label, input) => el("label", { class: "field" }, el("span", {}, label), input);
@@ -78,7 +78,8 @@
     if (f.tag >= 0) found.push([`${tiir.site.tags[f.tag]} (${letter(f.run)})`, ["tag"]]);
     if (f.pair && limited(f.box[0], f.box[1])) found.push([`rank by ${letter(f.pair[0])} ${range(f.box[0], f.box[1])}`, ["xlo", "xhi"]]);
     if (f.pair && limited(f.box[2], f.box[3])) found.push([`rank by ${letter(f.pair[1])} ${range(f.box[2], f.box[3])}`, ["ylo", "yhi"]]);
-    if (f.winner !== null) found.push([f.winner === "tie" ? "a tie" : `${letter(f.winner)} is best`, ["winner"]]);
+    const rule = f.rule && f.pair ? ` by ${f.rule === "study" ? "ten places" : f.rule}` : "";
+    if (f.winner !== null) found.push([`${f.winner === "tie" ? (rule ? "neither wins" : "a tie") : rule ? `${letter(f.winner)} wins` : `${letter(f.winner)} is best`}${rule}`, ["winner", "rule"]]);
     if (f.gap) found.push([`at least ${format.count(f.gap, "place")} apart`, ["gap"]]);
     if (f.judged) found.push(["judged by me", ["judged"]]);
     return found;

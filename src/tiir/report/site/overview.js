@@ -120,16 +120,10 @@
         })))))));
   }
 
-  // Where the queries of an outcome are: by rank the winner, by R@k the corner of the scatter.
-  function outcomeHref(pair, row, winner) {
-    const base = { dir: row.direction, a: pair.a, b: pair.b };
-    const k = /^R@(\d+)$/.exec(row.rule);
-    if (row.rule === "rank") return queriesHref({ ...base, winner: winner === null ? "tie" : winner, sort: "gap", order: "desc" });
-    const [won, lost] = winner === pair.a ? ["x", "y"] : ["y", "x"];
-    if (k && winner !== null) return queriesHref({ ...base, [`${won}hi`]: k[1], [`${lost}lo`]: Number(k[1]) + 1 });
-    if (winner !== null) return queriesHref({ ...base, [`${won}hi`]: 10, winner, gap: 10 });
-    return href("compare", null, base);
-  }
+  // Where the queries of an outcome are; winner null: neither.
+  const outcomeHref = (pair, row, winner) => queriesHref({
+    dir: row.direction, a: pair.a, b: pair.b, rule: row.rule === "rank" ? null : row.rule, winner: winner ?? "tie", sort: "gap", order: "desc",
+  });
 
   const folded = (fold, content) => (fold ? el("details", { class: "more" }, el("summary", {}, "Queries that one wins"), content) : content);
 

@@ -60,6 +60,7 @@
       difficulty: ["easy", "medium", "hard"].includes(params.difficulty) ? params.difficulty : null,
       tag: tiir.site.tags.indexOf(params.tag),
       pair: pair.includes(null) || pair[0] === pair[1] ? null : pair,
+      rule: /^(R@\d{1,6}|study)$/.test(params.rule) ? params.rule : null,
       winner: params.winner === "tie" ? "tie" : whole(params.winner, null, 0, n - 1),
       low: whole(params.lo, 1, 1),
       high: whole(params.hi, Infinity, 1),
@@ -77,6 +78,7 @@
     const { rank, tags } = t.runs[f.run];
     const compared = f.pair || tiir.runs.all();
     const ranks = compared.map((run) => t.runs[run].rank);
+    const wins = f.rule && f.pair ? byRule(f.rule) : winner;
     const bit = f.tag >= 0 ? 2 ** f.tag : 0;
     const hard = tiir.site.hard_after;
     const [low, high] = { easy: [1, 1], medium: [2, hard], hard: [hard + 1, Infinity] }[f.difficulty] || [1, Infinity];
@@ -90,7 +92,7 @@
       if (f.direction >= 0 && t.direction[row] !== f.direction) continue;
       if (rank[row] < from || rank[row] > to) continue;
       if (bit && !(tags[row] & bit)) continue;
-      if (f.winner !== null && winner(ranks, compared, row) !== f.winner) continue;
+      if (f.winner !== null && wins(ranks, compared, row) !== f.winner) continue;
       if (f.gap && gap(ranks, row) < f.gap) continue;
       if (f.pair && !inBox(f, ranks, row)) continue;
       if (searched && !f.words.every((word) => searched[row].includes(word))) continue;
@@ -115,6 +117,15 @@
       else if (ranks[i][row] === ranks[best][row]) tied = true;
     }
     return tied ? "tie" : compared[best];
+  }
+
+  // The same of two runs by the rule of a comparison: "R@5", within the first five and the other not; "study", in the
+  // top 10 and at least ten places better.
+  function byRule(rule) {
+    const k = rule === "study" ? 10 : Number(rule.slice(2));
+    const places = rule === "study" ? 10 : 1;
+    const beats = (one, other) => one <= k && other - one >= places && (rule === "study" || other > k);
+    return ([a, b], compared, row) => (beats(a[row], b[row]) ? compared[0] : beats(b[row], a[row]) ? compared[1] : "tie");
   }
 
   function gap(ranks, row) {
@@ -165,5 +176,5 @@
     };
   }
 
-  tiir.rows = { load, filter, select, chosen, rowOf, list, winner, SORTS };
+  tiir.rows = { load, filter, select, chosen, rowOf, list };
 })((window.tiir = window.tiir || {}));
