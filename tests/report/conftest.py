@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +143,20 @@ def tab(chromium: Any) -> Iterator[Tab]:
     yield made
     context.close()
     assert made.complaints == []
+
+
+@pytest.fixture
+def axe() -> Callable[..., None]:
+    """A check that axe-core finds no serious violation on a page as it stands; a skip where there is no axe-core."""
+    core = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def check(page: Any, where: str, **options: Any) -> None:
+        answer = core.run(page, options={"preload": False, "resultTypes": ["violations"], **options})
+        found = [
+            (where, each["id"], [node["html"][:200] for node in each["nodes"][:3]])
+            for each in answer.response["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert found == []
+
+    return check

@@ -180,6 +180,27 @@ def test_a_token_is_asked_for_once(tab: Any, serve: Any) -> None:
     tab.complaints.clear()  # the browser notes the refusal
 
 
+def test_axe_finds_nothing_serious_in_what_is_live(tab: Any, serve: Any, axe: Any) -> None:
+    def both(where: str) -> None:
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        axe(page, where)
+        page.emulate_media(color_scheme="dark")
+        axe(page, f"{where} dark", runOnly=["color-contrast"])
+
+    address = serve()
+    page = tab.see(address, "#/search?text=a+house")
+    page.wait_for_selector(".item")
+    both("search")
+    tab.see(address, "#/query/75")
+    page.get_by_text("Change its words").click()
+    page.get_by_role("button", name="Score again").click()
+    page.wait_for_selector(".move")
+    both("edit")
+    page.goto(serve(token="s3cret-of-the-test"))
+    page.wait_for_selector("#token")
+    both("login")
+
+
 def test_a_bomb_is_refused_in_words(tab: Any, serve: Any) -> None:
     page = tab.see(serve(), "#/search")
     bomb = io.BytesIO()
