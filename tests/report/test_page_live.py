@@ -155,6 +155,28 @@ def test_a_judgement_that_waited_outlives_a_change_of_runs(
     assert saved["run"] is None
 
 
+def test_two_tabs_keep_what_both_could_not_send(tab: Any, serve: Any, explored: Any, tmp_path: Path) -> None:
+    address = serve()
+    page, file = tab.see(address, "#/query/75"), tmp_path / "judged.jsonl"
+    context = page.context
+    other = context.new_page()
+    other.goto(f"{address}#/query/90")
+    other.wait_for_selector(".judge")
+    context.set_offline(True)
+    for each in (page, other):
+        each.locator(".judge.yes").first.click()
+        each.wait_for_selector("#status:has-text('kept in this browser')")
+    for each in (page, other):
+        each.goto("about:blank")
+    context.set_offline(False)
+    tab.see(address)
+    tab.until(
+        "localStorage.getItem(Object.keys(localStorage).find((key) => key.includes('unsent'))) === '[]'"
+    )
+    assert len(read_judgements(file, explored.data)) == 2
+    tab.complaints.clear()  # the browser notes the lost connection
+
+
 def test_without_photos_none_is_asked_for(tab: Any, explored: Any, search: Search, tmp_path: Path) -> None:
     build_site(explored.runs, explored.data, tmp_path / "site", images=False, resamples=0)
     with JudgementFile(tmp_path / "judged.jsonl", explored.data) as judged:

@@ -6,6 +6,7 @@
   const watchers = new Set();
   const draws = new WeakMap(); // the buttons of a pair -> what draws them anew
   let unsent = []; // records the server has not confirmed, with their positions
+  const held = new Set(); // which records were this tab's to send
   let storage = true;
 
   const pair = (record) => JSON.stringify([record.image_id, record.caption_id]);
@@ -32,6 +33,13 @@
   const valid = (record) => record && typeof record.image_id === "string" && typeof record.caption_id === "string" && [true, false, null].includes(record.relevant);
   const counted = () => [...kept.values()].filter((record) => record.relevant !== null);
 
+  // Beside those of other tabs, which send their own.
+  function keepUnsent() {
+    const mark = ({ record }) => pair(record) + record.time;
+    unsent.forEach((each) => held.add(mark(each)));
+    write("unsent", [...read("unsent").filter((each) => !held.has(mark(each))), ...unsent]);
+  }
+
   function redraw() {
     watchers.forEach((watch) => watch());
     document.querySelectorAll(".judges").forEach((node) => draws.get(node)());
@@ -39,7 +47,7 @@
 
   function changed() {
     if (!tiir.site.live) write("judgements", [...kept.values()]);
-    else write("unsent", unsent);
+    else keepUnsent();
     redraw();
   }
 
@@ -53,6 +61,7 @@
       return take(read("judgements"));
     }
     unsent = read("unsent");
+    keepUnsent();
     addEventListener("online", send);
     try {
       take((await tiir.api.get("judgements")).judgements);
