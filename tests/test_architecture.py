@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "tiir"
 LAYERS = [
     ["errors"],
     ["io", "progress"],
+    ["engine"],
     ["data"],
     ["features"],
     ["models"],

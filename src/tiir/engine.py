@@ -1,0 +1,120 @@
+"""How long work runs: in numbered pieces that need nothing of each other, here or wherever an engine takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tiir.progress import track
+
+__all__ = ["Engine", "Job"]
+
+Flags = npt.NDArray[np.bool_]
+
+
+class Job(Protocol):
+    """Work in numbered pieces. It is pickled to each worker, once; what a piece holds depends on its number alone."""
+
+    chunk: int  # pieces that a worker takes at a time: some seconds of work
+
+    def results(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Compute some pieces: (number, result) of each, in any order. Results are pickled on their way back."""
+
+    def to(self, device: str) -> None:
+        """Move the model, if there is one, to a worker's device."""
+
+
+class Engine:
+    """Runs the pieces of a job, one after another in this process; the other engines are its subclasses.
+
+    One process plans, holds locks and puts results together: the first. Only under torchrun there are others, which
+    run the same code and keep the results of their own pieces.
+
+    Example:
+        >>> class Squares:
+        ...     chunk = 1
+        ...     def results(self, numbers):
+        ...         yield from ((n, n * n) for n in numbers)
+        >>> squares = {}
+        >>> Engine().run(Squares(), [1, 2], squares.__setitem__, weights=[1, 1, 1], unit="numbers", description="")
+        >>> squares
+        {1: 1, 2: 4}
+    """
+
+    name = "local"
+    first = True
+    workers = 1  # that compute at the same time
+    device: str | None = None  # of the workers, where it is not that of this process
+
+    def place(self, device: str) -> str:
+        """Where this process loads a model that is to compute on `device` ("auto", "cpu", "cuda", ...)."""
+        return device
+
+    def run(
+        self,
+        job: Job,
+        numbers: Sequence[int],
+        put: Callable[[int, Any], None],
+        *,
+        weights: Sequence[int],
+        unit: str,
+        description: str,
+    ) -> None:
+        """Compute pieces.
+
+        Args:
+            job: gives their results.
+            numbers: which; neighbours cost about the same.
+            put: is given the number and result of each piece that is done, in this process, in any order.
+            weights: work of every piece of the job (not only of `numbers`), counted in `unit`, for the progress bar.
+            unit, description: for the progress bar, such as "pairs" and "scoring".
+
+        Raises:
+            RunError: a worker died and could not be replaced.
+            TiirError: as a piece raised it.
+        """
+        for n, result in self._track(job.results(numbers), numbers, weights, unit, description):
+            put(n, result)
+
+    def told(self, flags: Flags) -> Flags:
+        """What the first process gives here, in all processes, once all are here.
+
+        Args:
+            flags: bool (n,); of the others only n counts.
+
+        Raises:
+            RunError: another process failed.
+        """
+        return flags
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in all of them, once all are here.
+
+        Raises:
+            RunError: another process failed.
+        """
+        return [value]
+
+    def wait(self) -> None:
+        """Go on when all processes are here.
+
+        Raises:
+            RunError: another process failed.
+        """
+        self.told(np.zeros(1, bool))
+
+    def _track(
+        self,
+        done: Iterator[tuple[int, Any]],
+        numbers: Sequence[int],
+        weights: Sequence[int],
+        unit: str,
+        description: str,
+    ) -> Iterator[tuple[int, Any]]:
+        total = sum(weights[n] for n in numbers)
+        return track(
+            done, total=total, description=description, unit=unit, step=lambda piece: weights[piece[0]]
+        )
