@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LxmertConfig, PreTrainedTokenizerFast
 
-from tiir.cli import app
+from tiir.cli.verbs import app
 from tiir.features.store import FeatureStore
 from tiir.models import load
 from tiir.models.lxmert import LxmertMatcher
