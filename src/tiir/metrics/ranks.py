@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.data.positives import Positives
+from tiir.engine import Engine
 from tiir.errors import RanksError
 from tiir.metrics.cascade import recount
 from tiir.metrics.counting import BLOCK, count
-from tiir.scoring.pairs import Embeddings, Matrix, Pairs, pairs_of
+from tiir.scoring.pairs import Embeddings, Matrix, Pairs, Vectors, pairs_of
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -159,13 +160,14 @@ def rank_scores(
 
 
 def rank_embeddings(
-    image_embeds: npt.NDArray[Any],
-    text_embeds: npt.NDArray[Any],
+    image_embeds: Vectors,
+    text_embeds: Vectors,
     positives: Any,
     *,
     ties: Ties = "pessimistic",
     empty: Empty = "error",
     block: int = BLOCK,
+    engine: Engine | None = None,
 ) -> Ranks:
     """Ranks from embeddings, never holding the score matrix; equal for every block size, BLAS and machine.
 
@@ -173,10 +175,11 @@ def rank_embeddings(
     tie exactly.
 
     Args:
-        image_embeds: float16, float32 or float64, (n_images, d); may be memory-mapped.
+        image_embeds: float16, float32 or float64, (n_images, d); a memory map or `Shards` is read band by band.
         text_embeds: (n_captions, d).
         positives, ties, empty: as in `rank_scores`.
         block: side of the square tiles of scores that are held at a time; memory is about 4 * block**2 bytes.
+        engine: counts bands of images elsewhere, or several at a time; where None, this process counts.
 
     Raises:
         RanksError: NaN or infinite values, integers, widths or shapes that do not match, no positive.
@@ -186,7 +189,8 @@ def rank_embeddings(
         >>> rank_embeddings(vectors, vectors[[0, 1, 1]], np.array([0, 1, 2])).t2i.tolist()
         [1, 1, 3]
     """
-    return _rank(Embeddings(image_embeds, text_embeds), positives, ties=ties, empty=empty, block=block)
+    pairs = Embeddings(image_embeds, text_embeds)
+    return _rank(pairs, positives, ties=ties, empty=empty, block=block, engine=engine)
 
 
 def rank_run(
@@ -197,6 +201,7 @@ def rank_run(
     ties: Ties = "pessimistic",
     empty: Empty = "error",
     block: int = BLOCK,
+    engine: Engine | None = None,
 ) -> Ranks:
     """Ranks of a Run under a protocol.
 
@@ -206,7 +211,7 @@ def rank_run(
             the whole, less what is outside.
         dataset: the data set that the Run was made from.
         protocol: a name (see `tiir.data.protocols`), or what `resolve` gave.
-        ties, empty, block: as in `rank_scores` and `rank_embeddings`.
+        ties, empty, block, engine: as in `rank_scores` and `rank_embeddings`.
 
     Raises:
         RunError: the Run belongs to another data set.
@@ -226,6 +231,7 @@ def rank_run(
                 ties=ties,
                 empty=empty,
                 block=block,
+                engine=engine,
                 image_queries=gallery.image_queries,
                 caption_queries=gallery.caption_queries,
                 images=gallery.images,
@@ -247,6 +253,7 @@ def _rank(
     ties: Ties,
     empty: Empty,
     block: int = BLOCK,
+    engine: Engine | None = None,
     image_queries: IntArray | None = None,
     caption_queries: IntArray | None = None,
     images: IntArray | None = None,
@@ -270,7 +277,7 @@ def _rank(
         owner[t2i.caption[::-1]] = t2i.image[::-1]
     rows, no_rows = _queries(i2t.per_image, image_queries, empty, "image", images)
     columns, no_columns = _queries(t2i.per_caption, caption_queries, empty, "caption", captions)
-    by_row, by_column = count(pairs, i2t, t2i, rows, columns, block)
+    by_row, by_column = count(pairs, i2t, t2i, rows, columns, block, engine)
     if listed is not None:
         by_row = recount(by_row, pairs, i2t, rows, listed[0])
         by_column = recount(by_column, pairs.T, t2i.T, columns, listed[1])

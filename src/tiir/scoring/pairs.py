@@ -10,20 +10,25 @@ ask `exact` for the rest.
 from __future__ import annotations
 
 from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import RanksError
+from tiir.io import load_npy
+from tiir.scoring.shards import ROWS, Shards
 
 if TYPE_CHECKING:
     from tiir.data.protocols import Gallery
     from tiir.scoring.run import Run
 
-__all__ = ["Embeddings", "Matrix", "Pairs", "pairs_of"]
+__all__ = ["Embeddings", "Matrix", "Pairs", "Vectors", "pairs_of"]
 
 Floats: TypeAlias = npt.NDArray[Any]
+Vectors: TypeAlias = "Floats | Shards"
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Index: TypeAlias = "slice | IntArray"
 
@@ -35,8 +40,11 @@ class Pairs(Protocol):
     """Scores of all (row, column) pairs, read piece by piece."""
 
     shape: tuple[int, int]
-    dtype: np.dtype[Any]
     is_exact: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of tiles."""
 
     def tile(self, rows: Index, columns: Index, dtype: np.dtype[Any], out: Floats) -> Floats:
         """Scores of some rows against some columns, written over `out` (n_rows, n_columns)."""
@@ -46,6 +54,9 @@ class Pairs(Protocol):
 
     def exact(self, rows: IntArray, columns: IntArray) -> Floats:
         """Scores of single pairs, (n_pairs,)."""
+
+    def part(self, rows: slice | None = None, columns: slice | None = None) -> Pairs:
+        """The pairs of some rows and columns, with what they take in memory, numbered from 0."""
 
     @property
     def T(self) -> Pairs:
@@ -93,43 +104,81 @@ class Matrix:
         values: Floats = np.asarray(self.scores[self.rows[rows], self.columns[columns]], self.dtype)
         return values
 
+    def part(self, rows: slice | None = None, columns: slice | None = None) -> Matrix:
+        """A view of a part; nothing is copied."""
+        return Matrix(self.scores, self.rows[rows or slice(None)], self.columns[columns or slice(None)])
+
     @property
     def T(self) -> Matrix:
         """A view with rows and columns exchanged."""
         return Matrix(self.scores.T, self.columns, self.rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # To another process goes the name of the file, where there is one.
+        return self.__dict__ | {"scores": _file_of(self.scores) or self.scores}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if isinstance(self.scores, Path):
+            self.scores = load_npy(self.scores, mmap=True, error=RanksError)
+
 
 class Embeddings:
     """Dot products of two sets of vectors; the matrix of all of them never exists.
 
+    Vectors are read where they are needed, and checked and measured as they are read.
+
     Args:
-        rows: float16, float32 or float64, (n_rows, d); may be memory-mapped.
+        rows: float16, float32 or float64, (n_rows, d); may lie in files.
         columns: the other side, (n_columns, d).
         names: what to call the two sides in errors.
+        starts: positions of the first row and column in what the errors name.
+        known: lengths of the rows and of the columns, float64, where they are known.
 
     Raises:
-        RanksError: not float matrices of one width, or a value that is NaN or infinite.
+        RanksError: not float matrices of one width; as soon as they are read, a value that is NaN or infinite.
     """
 
     is_exact = False
+    starts = (0, 0)
+    known: tuple[Floats | None, Floats | None] = (None, None)
 
     def __init__(
-        self, rows: Floats, columns: Floats, names: tuple[str, str] = ("image_embeds", "text_embeds")
+        self,
+        rows: Vectors,
+        columns: Vectors,
+        names: tuple[str, str] = ("image_embeds", "text_embeds"),
+        starts: tuple[int, int] = (0, 0),
+        known: tuple[Floats | None, Floats | None] = (None, None),
     ) -> None:
-        self.names = names
-        self.rows, self.columns = _floats(rows, names[0]), _floats(columns, names[1])
+        self.names, self.starts, self.known = names, starts, known
+        self.rows, self.columns = _vectors(rows, names[0]), _vectors(columns, names[1])
         if rows.shape[1] != columns.shape[1]:
             raise RanksError(
                 f"{names[0]} have width {rows.shape[1]}, {names[1]} {columns.shape[1]}",
                 hint="both must come from the same model",
             )
         self.shape = (len(rows), len(columns))
-        self.norms = _norms(self.rows, names[0]), _norms(self.columns, names[1])
-        norm = float(self.norms[0].max()), float(self.norms[1].max())
-        if max(norm) > 1e150:
-            raise RanksError(f"{names[0]} and {names[1]} are too long: up to {norm}", hint="normalise them")
-        # Where float32 could overflow, tiles are float64.
-        self.dtype = np.dtype(np.float64 if max(*norm, norm[0] * norm[1]) > 1e37 else np.float32)
+
+    @cached_property
+    def norms(self) -> tuple[Floats, Floats]:
+        """Lengths of the rows and of the columns, float64; all of them are read, unless they are known."""
+        return self._lengths(0), self._column_lengths
+
+    @cached_property
+    def _column_lengths(self) -> Floats:
+        return self._lengths(1)
+
+    def _lengths(self, side: int) -> Floats:
+        known = self.known[side]
+        vectors = self.columns if side else self.rows
+        return _norms(vectors, self.names[side], self.starts[side]) if known is None else known
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Of tiles: float64 where float32 could overflow."""
+        a, b = float(self.norms[0].max()), float(self.norms[1].max())
+        return np.dtype(np.float64 if max(a, b, a * b) > 1e37 else np.float32)
 
     def tile(self, rows: Index, columns: Index, dtype: np.dtype[Any], out: Floats) -> Floats:
         """A matrix product in `dtype`."""
@@ -167,8 +216,12 @@ class Embeddings:
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             product = self.rows[rows[part]].astype(np.float64)  # (step, d)
-            product *= self.columns[columns[part]]
-            product.sum(axis=1, out=values[part])
+            with np.errstate(over="ignore", invalid="ignore"):
+                product *= self.columns[columns[part]]
+                product.sum(axis=1, out=values[part])
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            self._blame(int(rows[bad[0]]), int(columns[bad[0]]))
         return values
 
     @cached_property
@@ -176,10 +229,37 @@ class Embeddings:
         """For each row and each column, the first one that holds the same vector."""
         return _groups(self.rows), _groups(self.columns)
 
+    def part(self, rows: slice | None = None, columns: slice | None = None) -> Embeddings:
+        """Some rows, or columns, their vectors in memory, checked and measured once.
+
+        Where rows are asked for, all columns are measured, so that parts of the part need not be.
+        """
+        known = self.known if rows is None else (self.known[0], self._column_lengths)
+        sides = [
+            _held(vectors, name, start, lengths, place)
+            for vectors, name, start, lengths, place in zip(
+                (self.rows, self.columns), self.names, self.starts, known, (rows, columns), strict=True
+            )
+        ]
+        (a, start_a, known_a), (b, start_b, known_b) = sides
+        return Embeddings(a, b, self.names, (start_a, start_b), (known_a, known_b))
+
     @property
     def T(self) -> Embeddings:
         """The same pairs with the other side as rows."""
-        return Embeddings(self.columns, self.rows, self.names[::-1])
+        known = self.__dict__.get("norms", self.known)
+        return Embeddings(self.columns, self.rows, self.names[::-1], self.starts[::-1], known[::-1])
+
+    def _blame(self, row: int, column: int) -> None:
+        for vectors, name, start, n in zip(
+            (self.rows, self.columns), self.names, self.starts, (row, column), strict=True
+        ):
+            _norms(vectors[n : n + 1], name, start + n)
+        raise RanksError(
+            f"the score of {self.names[0]}[{self.starts[0] + row}] and {self.names[1]}[{self.starts[1] + column}] "
+            "is beyond float64",
+            hint="normalise them",
+        )
 
 
 def pairs_of(run: Run, gallery: Gallery | None = None) -> Pairs:
@@ -193,8 +273,34 @@ def pairs_of(run: Run, gallery: Gallery | None = None) -> Pairs:
     return Embeddings(_take(run.image_embeds, images), _take(run.text_embeds, captions))
 
 
-def _take(array: Floats, index: IntArray) -> Floats:
-    return array if np.array_equal(index, np.arange(len(array))) else array[index]
+def _take(array: Vectors, index: IntArray) -> Vectors:
+    array = Shards.of(array)
+    if len(index) == len(array) and np.array_equal(index, np.arange(len(array))):
+        return array
+    return array.select(index) if isinstance(array, Shards) else array[index]
+
+
+def _held(
+    vectors: Vectors, name: str, start: int, known: Floats | None, place: slice | None
+) -> tuple[Vectors, int, Floats | None]:
+    if place is None:
+        return vectors, start, known
+    held = vectors[place]
+    # float16 loses nothing, and is converted once rather than for every tile.
+    held = np.asarray(held, np.float32) if held.dtype.itemsize == 2 else np.asarray(held)
+    start += place.start
+    return held, start, _norms(held, name, start) if known is None else known[place]
+
+
+def _file_of(array: Floats) -> Path | None:
+    shards = Shards.of(array)
+    return shards.path if isinstance(shards, Shards) else None
+
+
+def _vectors(array: Vectors, name: str) -> Vectors:
+    if not isinstance(array, Shards):
+        return Shards.of(_floats(array, name))
+    return array
 
 
 def _floats(array: Floats, name: str) -> Floats:
@@ -210,7 +316,7 @@ def _floats(array: Floats, name: str) -> Floats:
     return array
 
 
-def _norms(vectors: Floats, name: str) -> Floats:
+def _norms(vectors: Vectors, name: str, first: int = 0) -> Floats:
     norms = np.empty(len(vectors))
     step = max(1, CHUNK // vectors.shape[1])
     for start in range(0, len(vectors), step):
@@ -219,17 +325,27 @@ def _norms(vectors: Floats, name: str) -> Floats:
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             raise RanksError(
-                f"{name}[{start + row}, {column}] is {part[row, column]}",
+                f"{name}[{first + start + row}, {column}] is {part[row, column]}",
                 hint="a model in half precision may have overflowed: score again in float32",
             )
-        with np.errstate(over="ignore"):  # refused by the caller, as too long
+        with np.errstate(over="ignore"):  # refused as too long
             norms[start : start + step] = np.sqrt(np.square(part, dtype=np.float64).sum(axis=1))
+    longest = int(np.argmax(norms))
+    if norms[longest] > 1e150:
+        raise RanksError(
+            f"{name} are too long: {name}[{first + longest}] has length {norms[longest]:.3g}",
+            hint="normalise them",
+        )
     return norms
 
 
-def _groups(vectors: Floats) -> IntArray:
-    first: dict[bytes, int] = {}
-    return np.fromiter((first.setdefault(v.tobytes(), i) for i, v in enumerate(vectors)), np.int64)
+def _groups(vectors: Vectors) -> IntArray:
+    first: dict[bytes, int] = {}  # by digest: a dictionary of all vectors would hold them all
+    found = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), ROWS):
+        for i, vector in enumerate(vectors[start : start + ROWS], start):
+            found[i] = first.setdefault(blake2b(vector.tobytes(), digest_size=16).digest(), i)
+    return found
 
 
 def _distinct(index: IntArray) -> tuple[IntArray, IntArray]:

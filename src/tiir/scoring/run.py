@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tiir.data.dataset import Dataset
 from tiir.errors import DataError, RunError
 from tiir.io import load_npy, read_json, write_json, write_npy
+from tiir.scoring.shards import Placed, Shards, write_rows
 from tiir.scoring.shortlist import Shortlist
 from tiir.scoring.tiles import Tiles, plan_hash
 
 __all__ = ["Run", "RunInfo", "finished_run"]
 
 FORMAT = 1
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[Any]
+Embeds = FloatArray | Shards
 IntArray = npt.NDArray[np.int64]
 
 
@@ -32,11 +34,13 @@ class RunInfo(BaseModel):
         model: hub id or directory of the model, or a name given at import.
         revision: commit of a hub model or content hash of a directory.
         dataset, split: names; `dataset_path` where the data set was found, `fingerprint` what it held.
-        precision: of the arithmetic, such as "float32" or "bfloat16"; stored values are float32.
+        precision: of the arithmetic, such as "float32" or "bfloat16"; stored values are float32, or float16 where
+            embeddings were imported as such.
         protocol: the protocol to evaluate with where none is asked for.
         seconds: wall time of the scoring.
         versions: of python, tiir, torch, transformers, as far as they took part.
         notes: anything else that belongs to the provenance (options, files, the device).
+        embeddings: by side ("image", "text"): where embeddings lie that are not in the Run's own directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +60,7 @@ class RunInfo(BaseModel):
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     versions: dict[str, str] = Field(default_factory=dict)
     notes: dict[str, Any] = Field(default_factory=dict)
+    embeddings: dict[Literal["image", "text"], Placed] = Field(default_factory=dict)
 
     @classmethod
     def about(cls, dataset: Dataset, dataset_path: Path | str, model: str, **facts: Any) -> RunInfo:
@@ -81,8 +86,9 @@ class Run:
 
     Args:
         info: provenance.
-        image_embeds: float32 (n_images, d), or None.
-        text_embeds: float32 (n_captions, d), or None.
+        image_embeds: float16 or float32 (n_images, d), or None. Shards are not held in memory: index them, or
+            np.asarray reads them all.
+        text_embeds: the same of the captions, (n_captions, d), or None.
         scores: float32 (n_images, n_captions), NaN where not scored, or None.
         path: the directory it was loaded from, if any.
         shortlist: of a cascade, or None.
@@ -98,8 +104,8 @@ class Run:
     """
 
     info: RunInfo
-    image_embeds: FloatArray | None = None
-    text_embeds: FloatArray | None = None
+    image_embeds: Embeds | None = None
+    text_embeds: Embeds | None = None
     scores: FloatArray | None = None
     path: Path | None = None
     shortlist: Shortlist | None = None
@@ -123,6 +129,11 @@ class Run:
         for side, embeds, n in [("image", self.image_embeds, images), ("text", self.text_embeds, captions)]:
             if embeds.ndim != 2 or len(embeds) != n:
                 raise RunError(f"{where}: {side} embeddings are {embeds.shape}, expected ({n}, d)")
+            if embeds.dtype not in (np.float16, np.float32):
+                raise RunError(
+                    f"{where}: {side} embeddings are {embeds.dtype}, a Run holds float32 (or float16)",
+                    hint="convert them, or let `tiir import embeddings` do it",
+                )
         if self.image_embeds.shape[1] != self.text_embeds.shape[1]:
             raise RunError(
                 f"{where}: image embeddings have width {self.image_embeds.shape[1]}, "
@@ -159,7 +170,10 @@ class Run:
             return np.ascontiguousarray(self.scores[np.ix_(images, captions)])
         assert self.image_embeds is not None
         assert self.text_embeds is not None
-        block: FloatArray = np.asarray(self.image_embeds[images]) @ np.asarray(self.text_embeds[captions]).T
+        one, other = (
+            np.asarray(side, np.float32) for side in (self.image_embeds[images], self.text_embeds[captions])
+        )
+        block: FloatArray = one @ other.T
         return block
 
     def check(self, dataset: Dataset) -> None:
@@ -208,13 +222,16 @@ class Run:
                 )
             header.unlink()
         directory.mkdir(parents=True, exist_ok=True)
-        for stem in ("image_embeds", "text_embeds", "scores"):
-            array = getattr(self, stem)
-            path = directory / f"{stem}.npy"
-            if array is None:
+        if self.scores is None:
+            (directory / "scores.npy").unlink(missing_ok=True)
+        else:
+            write_npy(directory / "scores.npy", np.asarray(self.scores, np.float32))
+        for side, embeds in (("image", self.image_embeds), ("text", self.text_embeds)):
+            path = directory / f"{side}_embeds.npy"
+            if embeds is None or side in self.info.embeddings:
                 path.unlink(missing_ok=True)
             else:
-                write_npy(path, np.asarray(array, np.float32))
+                write_rows(path, embeds, embeds.dtype.newbyteorder("<"))
         if self.shortlist is None:
             (directory / "shortlist.npz").unlink(missing_ok=True)
         else:
@@ -224,10 +241,10 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str) -> Run:
-        """Open a Run; arrays are memory-mapped.
+        """Open a Run; arrays are memory-mapped, shards (of `image_embeds/`, or lying elsewhere) read when asked.
 
         Raises:
-            RunError: not a Run, unfinished, or damaged.
+            RunError: not a Run, unfinished, or damaged; embeddings that lie elsewhere have changed.
         """
         directory = Path(directory)
         header = directory / "run.json"
@@ -244,14 +261,19 @@ class Run:
             raise RunError(f"{header}: {where}: {first['msg']}", hint="import or score again") from None
         if info.format != FORMAT:
             raise RunError(f"{directory} has Run format {info.format}, this tiir reads {FORMAT}")
-        arrays: dict[str, FloatArray] = {}
-        for stem in ("image_embeds", "text_embeds", "scores"):
-            path = directory / f"{stem}.npy"
-            if path.exists():
-                array = load_npy(path, mmap=True, error=RunError)
-                if array.dtype != np.float32:
-                    raise RunError(f"{path} is {array.dtype}, a Run holds float32")
-                arrays[stem] = array
+        arrays: dict[str, Any] = {}
+        for side in ("image", "text"):
+            stem = f"{side}_embeds"
+            if side in info.embeddings:
+                arrays[stem] = Shards.placed(info.embeddings[side])
+            elif (directory / f"{stem}.npy").exists():
+                arrays[stem] = load_npy(directory / f"{stem}.npy", mmap=True, error=RunError)
+            elif (directory / stem).is_dir():
+                arrays[stem] = Shards.open(directory / stem)
+        if (path := directory / "scores.npy").exists():
+            arrays["scores"] = load_npy(path, mmap=True, error=RunError)
+            if arrays["scores"].dtype != np.float32:
+                raise RunError(f"{path} is {arrays['scores'].dtype}, a Run holds float32")
         short = directory / "shortlist.npz"
         shortlist = Shortlist.load(short, info.images, info.captions) if short.exists() else None
         return cls(info, path=directory, shortlist=shortlist, **arrays)
