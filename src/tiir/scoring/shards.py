@@ -194,7 +194,8 @@ class Shards:
 
     def _span(self, start: int, stop: int) -> Floats:
         found = []
-        for n in range(*np.searchsorted(self.ends, [start, stop - 1], side="right") + [0, 1]):
+        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
+        for n in range(first, last + 1):
             before = int(self.ends[n]) - self.parts[n].shape[0]
             found.append(self._read(n)[max(0, start - before) : stop - before])
         if not found:
