@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiir.analysis.mix import mixed
 from tiir.data.dataset import Dataset
+from tiir.data.protocols import resolve
 from tiir.errors import RunError, TiirError
+from tiir.metrics.ranks import rank_run
+from tiir.metrics.retrieve import retrieve
 from tiir.scoring.foreign import import_embeddings, import_scores
 from tiir.scoring.run import Run
+from tiir.scoring.shards import Shards
 
 rng = np.random.default_rng(0)
 # One to three captions an image; an id with a line separator that is no line end.
@@ -47,8 +52,9 @@ def test_rows_by_position(tmp_path: Path, dtype: Any) -> None:
     write(tmp_path, IMAGES.astype(dtype), TEXTS.astype(dtype))
     run = embeddings(tmp_path)
     assert run.image_embeds is not None
-    assert run.image_embeds.dtype == np.float32
-    assert np.array_equal(run.image_embeds, IMAGES.astype(dtype).astype(np.float32))
+    kept = np.float16 if dtype == np.float16 else np.float32
+    assert run.image_embeds.dtype == kept
+    assert np.array_equal(run.image_embeds, IMAGES.astype(dtype).astype(kept))
     assert run.info.notes["images_joined_by"] == "position"
     assert run.info.protocol == "own"
 
@@ -77,6 +83,101 @@ def test_normalize(tmp_path: Path) -> None:
     write(tmp_path, np.where(np.arange(4)[:, None] == 1, 0, IMAGES))
     with pytest.raises(RunError, match="'b' is all zero"):
         embeddings(tmp_path, normalize=True, overwrite=True)
+
+
+def shard(folder: Path, array: Any, cuts: list[int]) -> Path:
+    folder.mkdir()
+    for n, part in enumerate(np.split(array, cuts)):
+        np.save(folder / f"part-{n}.npy", part)
+    return folder
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_shards_copied_or_in_place(tmp_path: Path, in_place: bool) -> None:
+    images = shard(tmp_path / "images", IMAGES.astype(np.float16), [1, 3])
+    np.save(tmp_path / "texts.npy", TEXTS)
+    (images / "image_ids.txt").write_text("".join(f"{key}\n" for key in DATA.image_ids), encoding="utf-8")
+    run = import_embeddings(
+        images, tmp_path / "texts.npy", DATA, tmp_path, tmp_path / "run", name="mine", in_place=in_place
+    )
+    assert (tmp_path / "run" / "image_embeds.npy").exists() is not in_place
+    assert np.array_equal(run.image_embeds, IMAGES.astype(np.float16))  # type: ignore[arg-type]
+    plain = Run(run.info, IMAGES.astype(np.float16), TEXTS)
+    assert np.array_equal(rank_run(run, DATA).t2i, rank_run(plain, DATA).t2i)
+    assert np.array_equal(
+        run.block(np.array([2, 0]), np.arange(7)), plain.block(np.array([2, 0]), np.arange(7))
+    )
+    found, scores = retrieve(run, resolve("own", DATA)[0], "i2t", np.arange(4), depth=3)
+    same = retrieve(plain, resolve("own", DATA)[0], "i2t", np.arange(4), depth=3)
+    assert np.array_equal(found, same[0])
+    assert np.array_equal(scores, same[1])
+    copied = run.save(tmp_path / "again") if not in_place else run
+    assert np.array_equal(copied.text_embeds, TEXTS)  # type: ignore[arg-type]
+    both = mixed(run, run)
+    assert both is not None
+    assert both.image_embeds is not None
+    assert both.image_embeds.shape == (4, 10)
+
+
+def test_in_place_refuses_what_it_would_have_to_change(tmp_path: Path) -> None:
+    write(tmp_path, IMAGES[::-1], image=DATA.image_ids[::-1])
+    with pytest.raises(RunError, match=r"images\.npy cannot be used: its rows are not those of the data set"):
+        embeddings(tmp_path, in_place=True)
+    (tmp_path / "image_ids.txt").unlink()
+    with pytest.raises(RunError, match="cannot be normalised"):
+        embeddings(tmp_path, in_place=True, normalize=True)
+    write(tmp_path, IMAGES.astype(np.float64))
+    with pytest.raises(RunError, match=r"images\.npy cannot be used: it is float64[\s\S]*without --in-place"):
+        embeddings(tmp_path, in_place=True)
+    assert not (tmp_path / "run").exists()
+
+
+def changed_values(folder: Path) -> None:
+    np.save(folder / "part-1.npy", -np.load(folder / "part-1.npy"))
+
+
+def changed_length(folder: Path) -> None:
+    np.save(folder / "part-1.npy", np.load(folder / "part-1.npy")[:1])
+
+
+def gone(folder: Path) -> None:
+    (folder / "part-1.npy").unlink()
+
+
+def added(folder: Path) -> None:
+    np.save(folder / "part-3.npy", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed_values, r"part-1\.npy has changed since"),
+        (changed_length, r"part-1\.npy has changed since"),
+        (gone, r"part-1\.npy is not there any more"),
+        (added, r"part-3\.npy has come since"),
+        (lambda folder: folder.rename(folder.with_name("moved")), "images is not there any more"),
+    ],
+)
+def test_shards_that_changed_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    images = shard(tmp_path / "images", IMAGES, [1, 3])
+    np.save(tmp_path / "texts.npy", TEXTS)
+    run = import_embeddings(
+        images, tmp_path / "texts.npy", DATA, tmp_path, tmp_path / "run", name="mine", in_place=True
+    )
+    assert isinstance(run.image_embeds, Shards)
+    change(images)
+    with pytest.raises(RunError, match=message):
+        Run.load(tmp_path / "run")
+
+
+def test_shards_in_the_run_itself(tmp_path: Path) -> None:
+    write(tmp_path)
+    run = embeddings(tmp_path)
+    (tmp_path / "run" / "image_embeds.npy").unlink()
+    shard(tmp_path / "run" / "image_embeds", IMAGES, [2])
+    again = Run.load(tmp_path / "run")
+    assert isinstance(again.image_embeds, Shards)
+    assert np.array_equal(rank_run(run, DATA).i2t, rank_run(again, DATA).i2t)
 
 
 def test_extra_rows_are_refused_or_left_out_on_demand(tmp_path: Path) -> None:

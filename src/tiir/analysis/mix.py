@@ -26,7 +26,8 @@ def mixed(a: Run, b: Run) -> Run | None:
     if a.image_embeds is not None and b.image_embeds is not None:
         assert a.text_embeds is not None
         assert b.text_embeds is not None
-        images = np.concatenate([a.image_embeds * scale_a, b.image_embeds * scale_b], axis=1)
+        one, other = (np.asarray(run.image_embeds, np.float32) for run in (a, b))
+        images = np.concatenate([one * scale_a, other * scale_b], axis=1)
         texts = np.concatenate([a.text_embeds, b.text_embeds], axis=1)
         return Run(info, images.astype(np.float32), texts.astype(np.float32))
     everything = np.arange(a.info.images), np.arange(a.info.captions)

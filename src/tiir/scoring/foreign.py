@@ -16,6 +16,7 @@ from tiir.data.protocols import default_protocol
 from tiir.errors import RunError
 from tiir.io import load_npy, read_ids
 from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.shards import ROWS, Shards
 
 __all__ = ["import_embeddings", "import_scores"]
 
@@ -35,51 +36,101 @@ def import_embeddings(
     caption_ids: Path | None = None,
     normalize: bool = False,
     allow_extra: bool = False,
+    in_place: bool = False,
     overwrite: bool = False,
 ) -> Run:
-    """Make a Run of embeddings from anywhere; score = dot product of the float32 values.
+    """Make a Run of embeddings from anywhere; score = dot product of the vectors as they are kept.
 
     Rows are joined to the data set by id. Without id files (given, or `image_ids.txt` and `caption_ids.txt`
-    beside the arrays) the rows must be in the data set's order.
+    beside the arrays, or in the folder of their shards) the rows must be in the data set's order. float16 is kept,
+    anything else becomes float32. Rows are read and written a block at a time.
 
     Args:
-        images: .npy, float (n_images, d).
-        captions: .npy, float (n_captions, d).
+        images: .npy, .safetensors or .parquet, float (n_images, d), or a folder of such shards (see `Shards.open`).
+        captions: the same of the captions, (n_captions, d).
         dataset: what they are of.
         dataset_path: where it lies.
         out: directory of the Run.
         name: of the model.
         image_ids, caption_ids: text files, the id of each row on a line.
-        normalize: scale every vector to length 1 (cosine).
+        normalize: scale every vector to length 1 (cosine), in float32.
         allow_extra: leave out rows that are not in the data set instead of refusing them.
+        in_place: copy nothing; the Run names the files, which must stay as they are. Their values are first looked
+            at when they are ranked.
         overwrite: replace a Run in `out`.
 
     Raises:
-        RunError: ids that do not line up, widths that differ, NaN or infinite values, Python objects.
+        RunError: ids that do not line up, widths that differ, NaN or infinite values, Python objects; in place,
+            anything that would have to be changed.
     """
     notes: dict[str, Any] = {"imported": [str(images), str(captions)], "normalized": normalize}
-    sides = []
+    sides: list[Any] = []
     for kind, path, ids_path, ids in [
         ("image", images, image_ids, dataset.image_ids),
         ("caption", captions, caption_ids, dataset.caption_ids),
     ]:
-        array = _floats(load_npy(path, mmap=True, error=RunError), path)
-        rows = _rows((kind, ids), len(array), path, ids_path, allow_extra, notes)
-        embeds = np.asarray(array if rows is None else array[rows], np.float32)
-        bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
-        if len(bad):
-            raise RunError(
-                f"{path}: {len(bad)} rows have NaN or infinite values, the first is of {kind} {ids[bad[0]]!r}",
-                hint="half precision may have overflowed: compute the embeddings in float32",
-            )
-        if normalize:
-            length = np.linalg.norm(embeds, axis=1, keepdims=True)
-            if not length.all():
-                raise RunError(f"{path}: the row of {kind} {ids[int(np.argmin(length))]!r} is all zero")
-            embeds = embeds / length
-        sides.append(embeds)
+        shards = Shards.open(path)
+        rows = _rows((kind, ids), len(shards), path, ids_path, allow_extra, notes)
+        if in_place:
+            _check_in_place(shards, path, rows, normalize)
+            sides.append(shards)
+        else:
+            side = _Converted(shards if rows is None else shards.select(rows), normalize)
+            _check_values(side, path, kind, ids)
+            sides.append(side)
     info = RunInfo.about(dataset, dataset_path, name, protocol=default_protocol(dataset), notes=notes)
+    if in_place:
+        info = info.model_copy(update={"embeddings": {"image": sides[0].place(), "text": sides[1].place()}})
     return Run(info, sides[0], sides[1]).save(out, overwrite=overwrite)
+
+
+class _Converted:
+    # Shards as a Run keeps them, block by block: float16 or float32, normalised if asked for.
+    ndim = 2
+
+    def __init__(self, shards: Shards, normalize: bool) -> None:
+        self.shards, self.normalize, self.shape = shards, normalize, shards.shape
+        self.dtype = np.dtype(np.float16 if shards.dtype.itemsize == 2 and not normalize else np.float32)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, rows: slice) -> Array:
+        with np.errstate(over="ignore"):  # infinite then, which is refused
+            block = self.shards[rows].astype(self.dtype)
+        if self.normalize:
+            length = np.linalg.norm(block, axis=1, keepdims=True)
+            block /= np.where(length > 0, length, 1)
+        return block
+
+
+def _check_values(side: _Converted, path: Path, kind: str, ids: Sequence[str]) -> None:
+    bad, first = 0, 0
+    for start in range(0, len(side), ROWS):
+        block = side[start : start + ROWS]
+        found = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(found):
+            first = first if bad else start + int(found[0])
+            bad += len(found)
+        elif side.normalize and len(zero := np.flatnonzero(~block.any(axis=1))):
+            raise RunError(f"{path}: the row of {kind} {ids[start + int(zero[0])]!r} is all zero")
+    if bad:
+        raise RunError(
+            f"{path}: {bad} rows have NaN or infinite values, the first is of {kind} {ids[first]!r}",
+            hint="half precision may have overflowed: compute the embeddings in float32",
+        )
+
+
+def _check_in_place(shards: Shards, path: Path, rows: npt.NDArray[np.int64] | None, normalize: bool) -> None:
+    problem = None
+    if normalize:
+        problem = "vectors cannot be normalised"
+    elif shards.dtype not in (np.float16, np.float32):
+        problem = f"{path} cannot be used: it is {shards.dtype}, a Run holds float16 or float32"
+    elif rows is not None and not (len(rows) == len(shards) and np.array_equal(rows, np.arange(len(rows)))):
+        problem = f"{path} cannot be used: its rows are not those of the data set, in its order"
+    if problem:
+        raise RunError(f"in place, {problem}", hint="without --in-place they are copied")
 
 
 def import_scores(
@@ -187,7 +238,7 @@ def _rows(
 ) -> npt.NDArray[np.int64] | None:
     # The row of each of the data set's ids; None where the rows are in its order already.
     kind, wanted = side
-    neighbour = path.with_name(f"{kind}_ids.txt")
+    neighbour = path / f"{kind}_ids.txt" if path.is_dir() else path.with_name(f"{kind}_ids.txt")
     if ids_path is None and neighbour.is_file():
         ids_path = neighbour
     if ids_path is None:
