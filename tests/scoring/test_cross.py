@@ -96,7 +96,8 @@ def test_the_rate_is_measured_when_all_is_ready(
         return SimpleNamespace(score_block=score_block)
 
     monkeypatch.setattr(fake, "bind", slow, raising=False)
-    monkeypatch.setattr("tiir.scoring.work.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in ("work", "plan"):
+        monkeypatch.setattr(f"tiir.scoring.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
     said: list[str] = []
     run = score(pairs_data, fake, tmp_path / "run", say=said.append)
     pairs = run.info.notes["pairs"]
@@ -188,26 +189,6 @@ def test_lxmert_killed_at_random_moments_ends_with_the_same_bytes(
     if not (out / "run.json").exists():
         assert start(out, "--resume").wait(120) == 0
     assert (out / "scores.npy").read_bytes() == (tmp_path / "whole" / "scores.npy").read_bytes()
-
-
-@pytest.mark.slow
-def test_two_processes_of_torchrun_end_with_the_bytes_of_one(
-    pairs_data: Path, tiny_lxmert: Path, tmp_path: Path
-) -> None:
-    script = tmp_path / "score.py"
-    script.write_text(SCORE)
-    arguments = [str(script), str(pairs_data), str(tiny_lxmert)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [sys.executable, *arguments, str(tmp_path / "one")], env=ONE_THREAD, check=True, timeout=120
-    )
-    subprocess.run([*torchrun, *arguments, str(tmp_path / "two")], env=ONE_THREAD, check=True, timeout=120)
-    assert (tmp_path / "two" / "scores.npy").read_bytes() == (tmp_path / "one" / "scores.npy").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["run.json", "scores.npy"]
-    again = subprocess.run([*torchrun, *arguments, str(tmp_path / "two")], env=ONE_THREAD, timeout=120,
-                           capture_output=True, text=True)  # fmt: skip
-    assert again.returncode != 0
-    assert "already holds a Run" in again.stderr
 
 
 FAILING = SCORE.replace(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tiir.errors import RunError
-from tiir.scoring.engines.local import Team, run_tiles
+from tiir.scoring.engines.torchrun import TorchrunEngine
 from tiir.scoring.tiles import Tiles
 
 PLAN = {"model": "m", "batch_size": 4}
@@ -90,11 +91,14 @@ def test_tiles_of_other_processes_are_found_and_the_folder_is_listed_once(
         for rank, share in enumerate(shares):  # as processes of torchrun do
             other = Tiles(tmp_path / "parts", PLAN)
 
-            def compute(n: int, share: list[int] = share) -> np.ndarray:
-                share.append(n)
-                return np.full(2, n)
+            class Numbers:
+                def results(self, numbers: Sequence[int]) -> Any:
+                    share.extend(numbers)  # noqa: B023
+                    return ((n, np.full(2, n)) for n in numbers)
 
-            run_tiles(other, keys, missing, compute, weights=[1] * 9, team=Team(rank, 2))
+            engine = TorchrunEngine(rank, 2, None)
+            engine.run(Numbers(), missing.tolist(), lambda n, tile: other.put(keys[n], tile),  # noqa: B023
+                       weights=[1] * 9, unit="", description="")  # fmt: skip
         assert shares == [[0, 2, 5], [1, 4, 8]]
         listings, glob = [], Path.glob
         monkeypatch.setattr(Path, "glob", lambda *a: (listings.append(a), glob(*a))[1])

@@ -115,13 +115,21 @@ def test_a_cascade_is_explored_without_scoring(
     assert "--mix is for cascades" in err
 
 
-def test_a_dual_encoder_refuses_torchrun(
-    tiir: Tiir, pairs_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engine", "torchrun"], "torchrun did not start this process"),
+        (["--address", "auto"], "does nothing with engine local"),
+        (["--workers", 2, "--device", "cuda"], "device cuda with 2 local workers"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_engines_refuse_what_they_cannot_do(
+    tiir: Tiir, pairs_data: Path, tmp_path: Path, options: list[Any], words: str
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = tiir("score", "clip", pairs_data / "data", "-o", tmp_path / "run")
+    code, _, err = tiir("score", "clip", pairs_data / "data", "-o", tmp_path / "run", *options)
     assert code == 2
-    assert "which one process scores" in err
+    assert words in err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,11 +14,13 @@ if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
 
 __all__ = [
+    "Address",
     "AsJson",
     "Bad",
     "DatasetDir",
     "Device",
     "Empty",
+    "EngineName",
     "Features",
     "FirstCaptions",
     "Format",
@@ -39,12 +40,11 @@ __all__ = [
     "Split",
     "Ties",
     "WithoutPositive",
+    "Workers",
     "check_free",
     "folder_of",
-    "is_first",
     "memory_of",
     "note",
-    "own_device",
     "save_dataset",
     "show",
 ]
@@ -94,6 +94,32 @@ Memory = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 ModelPrecision = Annotated[Precision, typer.Option(help="auto is float32: the number before the speed.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")]
+EngineName = Annotated[
+    Literal["local", "torchrun", "ray"] | None,
+    typer.Option(
+        "--engine",
+        help="Where the work is done: local (this machine), torchrun (the processes it started), ray (a cluster; needs "
+        "tiir\\[ray]). The same bytes everywhere.",
+        show_default="torchrun if it started tiir, else local",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="local: processes on the CPU; ray: tasks at a time.",
+        show_default="1; ray: all cores or GPUs",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="ray: of a running cluster, such as auto or HOST:6379.",
+        show_default="a new one on this machine",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a killed run; ends with the same bytes.")]
 
 
@@ -157,18 +183,3 @@ def memory_of(text: str) -> int:
     if size < 1:
         raise ConfigError(f"--memory {text} is no size", hint="such as 500MB or 2GB")
     return size
-
-
-def is_first() -> bool:
-    """Whether this process speaks for all that torchrun started (or is on its own)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def own_device(device: str) -> str:
-    """The device of this process: under torchrun "auto" and "cuda" are a GPU each."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None or device not in ("auto", "cuda"):
-        return device
-    import torch
-
-    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else device

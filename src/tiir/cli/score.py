@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tiir.cli.options import (
+    Address,
     AsJson,
     DatasetDir,
     Device,
+    EngineName,
     Features,
     Memory,
     ModelPrecision,
@@ -21,16 +21,18 @@ from tiir.cli.options import (
     Resume,
     Revision,
     RunDataset,
+    Workers,
     check_free,
-    is_first,
     memory_of,
     note,
-    own_device,
     show,
 )
 from tiir.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiir.engine import Engine
     from tiir.scoring.run import Run
 
 __all__ = ["import_app", "rerank_command", "score_command"]
@@ -59,13 +61,27 @@ def score_command(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images or captions a forward pass; dual encoders only.")
     ] = 64,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Embed every image and every distinct caption once, or score all pairs with an LXMERT, and write a Run."""
+    """Embed every image and every distinct caption once, or score all pairs with an LXMERT, and write a Run.
+
+    \b
+    On one machine: tiir score MODEL DATASET -o RUN --workers 4
+    On its GPUs:    torchrun --nproc-per-node=4 -m tiir score MODEL DATASET -o RUN
+    On a cluster:   tiir score MODEL DATASET -o RUN --engine ray --address auto
+
+    A killed run goes on with --resume, whichever of them it was begun with.
+    """
     from tiir.data.dataset import Dataset
+    from tiir.features.store import FeatureStore
     from tiir.models import load
+    from tiir.scoring.cross import score_cross
     from tiir.scoring.dense import score_dual
+    from tiir.scoring.engines import open_engine
 
     cross = model.startswith("lxmert:")
     if cross != (features is not None):
@@ -76,33 +92,18 @@ def score_command(
     check_free(out, overwrite or resume, "run.json")
     n_bytes = memory_of(memory)
     data = Dataset.load(dataset)
-    if features is not None:
-        from tiir.features.store import FeatureStore
-        from tiir.scoring.cross import score_cross
-
-        store = FeatureStore.open(features)
-        pair_model: Any = load(model, device=own_device(device), precision=precision, revision=revision)
-        run = score_cross(
-            pair_model,
-            data,
-            dataset,
-            store,
-            out,
-            memory=n_bytes,
-            resume=resume,
-            overwrite=overwrite,
-            say=_say(),
-        )
-        if is_first():
-            _scored(run, out, pair_model.max_length)
-        return
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"{model} is a dual encoder, which one process scores", hint="start `tiir score` without torchrun"
-        )
-    encoder = load(model, device=device, precision=precision, revision=revision)
-    run = score_dual(encoder, data, dataset, out, batch_size=batch_size, resume=resume, overwrite=overwrite)
-    _scored(run, out, encoder.max_length)
+    store = None if features is None else FeatureStore.open(features)
+    with open_engine(engine, workers=workers, address=address) as crew:
+        loaded: Any = load(model, device=crew.place(device), precision=precision, revision=revision)
+        files: Any = {"engine": crew, "resume": resume, "overwrite": overwrite}
+        if store is None:
+            run = score_dual(loaded, data, dataset, out, batch_size=batch_size, **files)
+        else:
+            run = score_cross(loaded, data, dataset, store, out, memory=n_bytes, say=_say(crew), **files)
+        if crew.first:
+            show(f"{run!r} -> {out}")
+            _say_cut(run, loaded.max_length)
+            show(f"next: tiir evaluate {out}")
 
 
 def rerank_command(
@@ -131,6 +132,9 @@ def rerank_command(
     device: Device = "auto",
     precision: ModelPrecision = "auto",
     revision: Revision = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
     dataset: RunDataset = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -145,6 +149,7 @@ def rerank_command(
     from tiir.models import load
     from tiir.report.cascade import cross_table, lost
     from tiir.scoring.cascade import check_all_pairs, rerank
+    from tiir.scoring.engines import open_engine
     from tiir.scoring.run import Run
 
     if not model.startswith("lxmert:"):
@@ -161,25 +166,27 @@ def rerank_command(
     resolve(protocol, data)  # what is wrong is said before the long work
     for other in others:
         other.check(data)
-    encoder: Any = load(model, device=own_device(device), precision=precision, revision=revision)
-    for other in others:
-        check_all_pairs(other, encoder.info, store)
-    cascade = rerank(
-        first,
-        data,
-        encoder,
-        store,
-        out,
-        depth=depth,
-        mix=mix,
-        memory=n_bytes,
-        dataset_path=dataset,
-        resume=resume,
-        overwrite=overwrite,
-        say=_say(),
-    )
-    if not is_first():
-        return
+    with open_engine(engine, workers=workers, address=address) as crew:
+        encoder: Any = load(model, device=crew.place(device), precision=precision, revision=revision)
+        for other in others:
+            check_all_pairs(other, encoder.info, store)
+        cascade = rerank(
+            first,
+            data,
+            encoder,
+            store,
+            out,
+            depth=depth,
+            mix=mix,
+            memory=n_bytes,
+            engine=crew,
+            dataset_path=dataset,
+            resume=resume,
+            overwrite=overwrite,
+            say=_say(crew),
+        )
+        if not crew.first:
+            return
     rows = [evaluate(one, data, protocol, resamples=0) for one in (first, cascade, *others)]
     loss = lost(rows[1], rows[2]) if others else None
     if as_json:
@@ -197,26 +204,22 @@ def rerank_command(
     show(f"next: tiir evaluate {run} {out}")
 
 
-def _scored(run: Run, out: Path, max_length: int | None) -> None:
-    show(f"{run!r} -> {out}")
-    _say_cut(run, max_length)
-    show(f"next: tiir evaluate {out}")
-
-
 def _say_cut(run: Run, max_length: int | None) -> None:
     if cut := run.info.notes["truncated_captions"]:
         note(f"note: {cut:,} captions are longer than the model's {max_length} tokens and were cut")
 
 
-def _say() -> Callable[[str], None]:
+def _say(engine: Engine) -> Callable[[str], None]:
     # Processes of torchrun work together; one of them speaks.
-    return note if is_first() else (lambda text: None)
+    return note if engine.first else (lambda text: None)
 
 
 @import_app.command("embeddings")
 def import_embeddings_command(
-    images: Annotated[Path, typer.Argument(help="IMAGES.npy, (n_images, d).")],
-    captions: Annotated[Path, typer.Argument(help="CAPTIONS.npy, (n_captions, d).")],
+    images: Annotated[Path, typer.Argument(help="IMAGES.npy, (n_images, d), or a folder of shards.")],
+    captions: Annotated[
+        Path, typer.Argument(help="CAPTIONS.npy, (n_captions, d); shards are .npy, .safetensors or .parquet.")
+    ],
     dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
     out: Out,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
@@ -229,6 +232,9 @@ def import_embeddings_command(
     normalize: Annotated[bool, typer.Option("--normalize", help="Cosine instead of dot product.")] = False,
     allow_extra: Annotated[
         bool, typer.Option("--allow-extra", help="Ignore rows that are not in the data set.")
+    ] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Copy nothing: the Run names the files, which must stay.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -248,6 +254,7 @@ def import_embeddings_command(
         caption_ids=caption_ids,
         normalize=normalize,
         allow_extra=allow_extra,
+        in_place=in_place,
         overwrite=overwrite,
     )
     _imported(run, out)

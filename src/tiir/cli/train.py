@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tiir.cli.options import DatasetDir, Out, is_first, show
+from tiir.cli.options import DatasetDir, Out, show
 
 __all__ = ["train_app"]
 
@@ -27,6 +27,7 @@ def train_clip_command(
 ) -> None:
     """Fine-tune (or train a small) CLIP-type model with the contrastive loss."""
     from tiir.data.dataset import Dataset
+    from tiir.scoring.engines.torchrun import is_first
     from tiir.train.clip import train_clip
     from tiir.train.config import TrainConfig, read_config
 
@@ -62,6 +63,7 @@ def train_lxmert_command(
     """Train LXMERT to match images and captions: matched or not, or contrastive over a batch."""
     from tiir.data.dataset import Dataset
     from tiir.features.store import FeatureStore
+    from tiir.scoring.engines.torchrun import is_first
     from tiir.scoring.run import Run
     from tiir.train.config import LxmertTrainConfig, read_config
     from tiir.train.lxmert import train_lxmert

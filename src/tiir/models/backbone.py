@@ -19,7 +19,15 @@ from torch.nn.functional import adaptive_avg_pool2d
 from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
-from tiir.models.loading import choose_device, exact_convolutions, load_options, quiet, revision_of, versions
+from tiir.models.loading import (
+    choose_device,
+    exact_convolutions,
+    load_options,
+    quiet,
+    revision_of,
+    settle,
+    versions,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +58,8 @@ class VisionBackbone:
     ) -> None:
         self._device = choose_device(device)
         whole, self._processor = _load(name, revision)
-        self._model = getattr(whole, "vision_model", whole).to(self._device).eval()
+        self._model = getattr(whole, "vision_model", whole).eval()
+        settle(self._model, self._device)
         self._config = getattr(whole.config, "vision_config", whole.config)
         self.size = size or _own_size(name, self._processor)
         resized = getattr(self._config, "image_size", self.size) != self.size
@@ -121,7 +130,7 @@ class VisionBackbone:
     @torch.inference_mode()
     def _map(self, pixels: Tensor) -> Tensor:
         with exact_convolutions():
-            output = self._model(pixel_values=pixels.to(self._device), **self._options)
+            output = self._model(pixel_values=pixels.to(self._device, copy=True), **self._options)
         last: Tensor = output.last_hidden_state
         if last.ndim == 4:  # (n, D, H, W)
             return last

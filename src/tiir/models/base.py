@@ -62,6 +62,9 @@ class DualEncoder(Protocol):
     def caption_lengths(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
         """Tokens of each caption before the model's limit cuts it, (n,)."""
 
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+
 
 class CrossEncoder(Protocol):
     """A model with one score for each pair, bound to one list of images and one list of captions.
@@ -76,6 +79,9 @@ class CrossEncoder(Protocol):
 
     def score_pairs(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Scores of pairs: image (p,) and caption (p,) at the same place, float32 (p,)."""
+
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
 
 
 class PairModel(Protocol):

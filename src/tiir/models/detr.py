@@ -19,7 +19,15 @@ from tiir.data.images import to_rgb
 from tiir.errors import ImageError, ModelError
 from tiir.features.detected import Detections
 from tiir.models.base import ModelInfo
-from tiir.models.loading import choose_device, exact_convolutions, load_options, quiet, revision_of, versions
+from tiir.models.loading import (
+    choose_device,
+    exact_convolutions,
+    load_options,
+    quiet,
+    revision_of,
+    settle,
+    versions,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +55,7 @@ class Detr:
     def __init__(self, name: str, *, device: str = "auto", revision: str | None = None) -> None:
         self._name, self._device = name, choose_device(device)
         self._model, self._processor = _load(name, revision)
-        self._model.to(self._device).eval()
+        settle(self._model.eval(), self._device)
         self._off = {"do_pad": False} if hasattr(self._processor, "do_pad") else {}
         self.input_size = lru_cache(maxsize=None)(self._input_size)
         flipped = bool(getattr(self._processor, "do_flip_channel_order", False))
@@ -137,7 +145,7 @@ class Detr:
     @torch.inference_mode()
     def _run(self, pixels: Tensor) -> _Output:
         with exact_convolutions():
-            output = self._model(pixel_values=pixels.to(self._device))
+            output = self._model(pixel_values=pixels.to(self._device, copy=True))
         logits, boxes = output.logits.float(), output.pred_boxes.float()
         # DETR and YOLOS have one class more, "no object", and a softmax; the later ones have none, and sigmoids.
         nothing = logits.shape[-1] == self._model.config.num_labels + 1

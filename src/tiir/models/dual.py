@@ -26,6 +26,7 @@ from tiir.models.loading import (
     exact_convolutions,
     load_options,
     revision_of,
+    settle,
     text_config,
     versions,
 )
@@ -61,7 +62,8 @@ class TransformersDualEncoder:
         self._device = choose_device(device)
         self._dtype = torch.float32
         model, self._images, self._tokenizer = load_parts(name, revision)
-        self._model = model.to(self._device).eval()
+        settle(model, self._device)
+        self._model = model.eval()
         self._image_keys = _arguments(model.get_image_features)
         self._text_keys = _arguments(model.get_text_features)
         self.max_length = caption_limit(model, self._tokenizer)
@@ -88,6 +90,11 @@ class TransformersDualEncoder:
             versions=versions() | {"pillow": PIL.__version__},
         )
 
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+        self._device = torch.device(device)
+        self._model.to(self._device)
+
     def prepare(self, images: Sequence[Image]) -> dict[str, Tensor]:
         """Bring pictures to the tensors that the model sees: "pixel_values" (n, 3, H, W), and what else it takes.
 
@@ -101,7 +108,7 @@ class TransformersDualEncoder:
     def encode_prepared(self, pixels: dict[str, Tensor]) -> FloatArray:
         """Vectors of prepared pictures, float32 (n, d), of length 1."""
         inputs = {
-            key: value.to(self._device, self._dtype if value.is_floating_point() else None)
+            key: value.to(self._device, self._dtype if value.is_floating_point() else None, copy=True)
             for key, value in pixels.items()
         }
         return self._unit(self._model.get_image_features, inputs)

@@ -27,6 +27,7 @@ __all__ = [
     "load_options",
     "quiet",
     "revision_of",
+    "settle",
     "text_config",
     "versions",
 ]
@@ -55,6 +56,16 @@ def choose_device(device: str) -> torch.device:
             hint="use --device cpu or auto",
         ) from None
     return chosen
+
+
+def settle(model: torch.nn.Module, device: torch.device) -> None:
+    """Bring weights to the device, to memory of their own.
+
+    Weights that are mapped from a file lie where its header leaves them, and matrix products round differently by
+    how their operands are aligned: a copied or pickled model would give other bytes.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.to(device, copy=True)
 
 
 def load_options(name: str, revision: str | None = None) -> dict[str, Any]:

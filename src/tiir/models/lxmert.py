@@ -27,6 +27,7 @@ from tiir.models.loading import (
     load_options,
     quiet,
     revision_of,
+    settle,
     versions,
 )
 
@@ -187,7 +188,8 @@ class Lxmert:
         chosen = choose_device(device)
         dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
         matcher, self.tokenizer = load_matcher(name, revision=revision)
-        self.matcher = matcher.to_precision(dtype).to(chosen)
+        self.matcher = matcher.to_precision(dtype)
+        settle(self.matcher, chosen)
         positions: int = matcher.config.max_position_embeddings
         self.max_length = caption_limit(matcher, self.tokenizer) or positions
         self.info = ModelInfo(

@@ -72,10 +72,16 @@ class PairScorer:
                 f"{features.n_regions} regions",
                 hint=f"give at least {needed:,} bytes",
             )
-        self._held = memory // 4
-        self._work = memory // 2
+        self._held, self._least = memory // 4, least
+        self.to(str(self._device))
+
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+        self._device = torch.device(device)
+        self._matcher.to(self._device)
+        self._work = 2 * self._held
         if self._device.type == "cpu":
-            self._work = min(self._work, max(CACHE, least))
+            self._work = min(self._work, max(CACHE, self._least))
 
     def score_block(self, images: IntArray, captions: IntArray) -> FloatArray:
         """Scores of every given image against every given caption, float32 (len(images), len(captions))."""
@@ -130,7 +136,7 @@ class PairScorer:
 
         def encode(part: IntArray) -> Side:
             regions, boxes = self._features.read(self._rows[part])
-            arrays = (torch.from_numpy(array).to(device, dtype) for array in (regions, boxes))
+            arrays = (torch.from_numpy(array).to(device, dtype, copy=True) for array in (regions, boxes))
             return encode_images(model, *arrays)
 
         return _in_steps(group, max(1, self._work // self._sizes.encoding), encode)

@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
+from tiir.engine import Engine
 from tiir.errors import ConfigError, RunError
 from tiir.io import write_json
 from tiir.models.base import ModelInfo, PairModel
+from tiir.scoring.engines.torchrun import is_first
 from tiir.scoring.order import best
 from tiir.scoring.pairs import Pairs, pairs_of
+from tiir.scoring.plan import tile_of
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Shortlist
-from tiir.scoring.tiles import Tiles
+from tiir.scoring.tiles import Tiles, cut
 from tiir.scoring.work import MEMORY, Say, Work
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ def rerank(
     mix: float = 1.0,
     memory: int = MEMORY,
     tile: int | None = None,
+    engine: Engine | None = None,
     dataset_path: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -88,7 +92,7 @@ def rerank(
 
     Every pair that is on a shortlist is scored once (once for all captions with the same text). The Run holds the
     first stage and `shortlist.npz`: in each direction the shortlist of a query comes first, ordered by the
-    cross encoder, and the rest keeps the first stage's order. Tiles, kills and torchrun as in `score_cross`.
+    cross encoder, and the rest keeps the first stage's order. Tiles, kills and engines as in `score_cross`.
 
     Args:
         run: the first stage: embeddings or scores of the whole data set.
@@ -99,8 +103,8 @@ def rerank(
         depth: candidates a query; all of them where there are fewer.
         mix: weight of the cross encoder in the shortlists' order (see `Shortlist.final`): 1 its score alone. With
             `resume`, a finished Run gets another one without scoring; `remix` tries them out.
-        memory, resume, overwrite, say: see `score_cross`.
-        tile: pairs of a tile; by the device where None.
+        memory, engine, resume, overwrite, say: see `score_cross`.
+        tile: pairs of a tile, on average; by the device where None.
         dataset_path: where the data set lies, if it moved since the first stage.
 
     Raises:
@@ -120,7 +124,9 @@ def rerank(
         raise RunError(f"{out} is the first stage itself", hint="choose another --out")
     if not 0 <= mix <= 1:
         raise ConfigError(f"mix {mix}", hint="from 0 (first stage) to 1 (cross encoder)")
-    work = Work(model, dataset, dataset_path or run.info.dataset_path, features, out, memory, "cascade")
+    work = Work(
+        model, dataset, dataset_path or run.info.dataset_path, features, out, memory, "cascade", engine
+    )
     image, caption, i2t, t2i = shortlists(run, depth)
     first = pairs_of(run).exact(image, caption)
     # Sorted by block of images, then caption length, then caption.
@@ -133,15 +139,11 @@ def rerank(
     for array in (image, caption, i2t, t2i, first):
         asked.update(array.tobytes())
     work.plan |= {"tile": size, "depth": depth, "shortlists": asked.hexdigest()[:16]}
-    parts = [slice(start, min(start + size, len(key))) for start in range(0, len(key), size)]
+    parts = cut(work.texts.lengths[texts] + features.n_regions, size)
     keys = [f"pairs-{n:06d}" for n in range(len(parts))]
 
-    def compute(n: int) -> FloatArray:
-        some = images[parts[n]], texts[parts[n]]
-        return work.check(work.encoder.score_pairs(*some), *some)
-
     def finish(tiles: Tiles, notes: dict[str, Any]) -> None:
-        scores = np.concatenate([work.tile(tiles, name, n, compute) for n, name in enumerate(keys)])
+        scores = np.concatenate([tile_of(tiles, name) for name in keys])
         short = Shortlist.of(image, caption, scores[place.ravel()], first, i2t, t2i, mix)
         notes |= {
             "depth": depth,
@@ -154,13 +156,13 @@ def rerank(
         info = work.info(f"{run.info.model} > {model.info.name}", notes)
         replace(run, info=info, shortlist=short, path=None).save(out, overwrite=True)
 
-    sizes = [part.stop - part.start for part in parts]
-    made = work.run(keys, sizes, compute, finish, resume=resume, overwrite=overwrite, say=say)
+    pairs = [(images[part], texts[part]) for part in parts]
+    made = work.run(keys, pairs, finish, engine=engine, resume=resume, overwrite=overwrite, say=say)
     assert made.shortlist is not None
     if (made.shortlist.mix, made.info.notes["mix"]) == (mix, mix):
         return made
     made = remix(made, mix)  # finished earlier, with another weight
-    if work.first and made.shortlist is not None:
+    if is_first() and made.shortlist is not None:
         made.shortlist.save(out / "shortlist.npz")
         write_json(out / "run.json", made.info.model_dump())
     return made

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
+from tiir.engine import Engine
 from tiir.errors import ConfigError, DataError
+from tiir.io import atomic_write, write_json
 from tiir.models.base import DualEncoder
-from tiir.progress import ahead, track
-from tiir.scoring.run import Run, RunInfo, finished_run
+from tiir.progress import ahead
+from tiir.scoring.plan import carry_out, tile_of
+from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.tiles import Tiles, plan_hash
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["score_dual"]
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 def score_dual(
@@ -34,7 +35,8 @@ def score_dual(
     out: Path | str,
     *,
     batch_size: int = 64,
-    workers: int | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
@@ -42,7 +44,7 @@ def score_dual(
 
     Pictures are decoded and prepared by threads while the model works on earlier ones. Captions are sorted by
     length, so that a tile holds captions of few lengths. Each batch is a tile on disk: a killed run
-    continues with `resume` and ends with the same bytes.
+    continues with `resume` and ends with the same bytes, whichever engine computes them.
 
     Args:
         model: from `tiir.models.load`.
@@ -50,20 +52,21 @@ def score_dual(
         dataset_path: where it lies, for the Run's provenance.
         out: directory of the Run.
         batch_size: images a forward pass, and a tile; tiles of captions hold four times as many.
-        workers: threads that decode; by default one a core, at most eight.
+        threads: that decode, in each worker; by default one a core, at most eight.
+        engine: from `tiir.scoring.engines.open_engine`; where None, this process or those that torchrun started.
         resume: continue a killed run; a finished one is returned as it is.
         overwrite: replace a Run or an unfinished run in `out`.
 
     Raises:
-        ConfigError: `batch_size` or `workers` is below 1.
+        ConfigError: `batch_size` or `threads` is below 1.
         DataError: the data set has no image files, or is empty.
         ImageError: a picture cannot be read, or is not the one that was prepared; what was done stays, and
             `resume` goes on.
         RunError: `out` is taken, or was begun with another model, data set or options.
     """
     started, out = time.monotonic(), Path(out)
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    for option, value in (("batch size", batch_size), ("workers", workers)):
+    threads = min(8, os.cpu_count() or 1) if threads is None else threads
+    for option, value in (("batch size", batch_size), ("threads", threads)):
         if value < 1:
             raise ConfigError(f"{option} {value}", hint="it must be at least 1")
     if not dataset.n_images or not dataset.n_captions:
@@ -73,100 +76,119 @@ def score_dual(
             f"{dataset!r} was prepared without images",
             hint="prepare it with images, or import scores made elsewhere",
         )
-    parts = out / ".parts"
+    info, device = model.info, (engine and engine.device) or model.info.device
     texts = list(dict.fromkeys(dataset.captions))
-    row_of = {text: row for row, text in enumerate(texts)}
     lengths = model.caption_lengths(texts)
     order = np.argsort(lengths, kind="stable")
+    texts = [texts[i] for i in order]
     plan = {
-        "model": model.info.name,
-        "revision": model.info.revision,
+        "model": info.name,
+        "revision": info.revision,
         "dataset": dataset.fingerprint,
-        "precision": model.info.precision,
-        "device": model.info.device,
-        "captions": model.info.captions,
+        "precision": info.precision,
+        "device": device,
+        "captions": info.captions,
         "batch_size": batch_size,
-        "versions": model.info.versions,
+        "versions": info.versions,
     }
-    if (run := finished_run(out, plan, resume=resume, overwrite=overwrite)) is not None:
-        return run
-    with Tiles.open(parts, plan, resume=resume, overwrite=overwrite) as tiles:
-        (out / "run.json").unlink(
-            missing_ok=True
-        )  # from here on there is no earlier Run to mistake for this one
-        image_batches = _batches(np.arange(dataset.n_images), batch_size)
-        caption_batches = _batches(order, 4 * batch_size)
+    job = Embedding(model, dataset, texts, batch_size, threads)
+    sides = ["image"] * len(job.images) + ["caption"] * len(job.captions)
+    keys = [f"{side}s-{n if side == 'image' else n - len(job.images):06d}" for n, side in enumerate(sides)]
 
-        def prepare(batch: npt.NDArray[np.int64]) -> Any:
-            return model.prepare([dataset.prepared_image(int(i)) for i in batch])
-
-        image_embeds = _encode(
-            tiles,
-            "images",
-            image_batches,
-            prepare,
-            model.encode_prepared,
-            workers,
-        )
-        distinct = _encode(
-            tiles,
-            "captions",
-            caption_batches,
-            lambda batch: [texts[i] for i in batch],
-            model.encode_captions,
-            1,
-        )
-        text_embeds = np.empty_like(distinct)
-        text_embeds[order] = distinct
-        info = RunInfo.about(
+    def finish(tiles: Tiles, left: int, seconds: float) -> None:
+        place = {text: row for row, text in enumerate(texts)}
+        row = np.fromiter((place[text] for text in dataset.captions), np.int64, dataset.n_captions)
+        n_batches = len(job.images)
+        _assemble(out / "image_embeds.npy", tiles, keys[:n_batches], job.images, np.arange(dataset.n_images))
+        _assemble(out / "text_embeds.npy", tiles, keys[n_batches:], job.captions, row)
+        for stale in ("scores.npy", "shortlist.npz"):
+            (out / stale).unlink(missing_ok=True)
+        notes = {
+            "plan": plan_hash(plan),
+            "device": device,
+            "captions": info.captions,
+            "batch_size": batch_size,
+            "distinct_captions": len(texts),
+            "truncated_captions": 0 if model.max_length is None else int((lengths > model.max_length).sum()),
+        }
+        about = RunInfo.about(
             dataset,
             dataset_path,
-            model.info.name,
-            revision=model.info.revision,
-            precision=model.info.precision,
+            info.name,
+            revision=info.revision,
+            precision=info.precision,
             protocol=default_protocol(dataset),
             seconds=round(time.monotonic() - started, 3),
-            versions=model.info.versions,
-            notes={
-                "plan": plan_hash(plan),
-                "device": model.info.device,
-                "captions": model.info.captions,
-                "batch_size": batch_size,
-                "distinct_captions": len(texts),
-                "truncated_captions": 0
-                if model.max_length is None
-                else int((lengths > model.max_length).sum()),
-            },
+            versions=info.versions,
+            notes=notes,
         )
-        rows = np.fromiter((row_of[text] for text in dataset.captions), np.int64, dataset.n_captions)
-        run = Run(info, image_embeds, text_embeds[rows]).save(out, overwrite=overwrite)
-        tiles.remove()
-    return run
+        write_json(out / "run.json", about.model_dump())
+
+    return carry_out(
+        out,
+        plan,
+        job,
+        keys,
+        [len(batch) for batch in (*job.images, *job.captions)],
+        finish,
+        unit="images and captions",
+        description="encoding",
+        engine=engine,
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
-def _batches(index: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
-    return [index[start : start + size] for start in range(0, len(index), size)]
+class Embedding:
+    """A job (see `tiir.engine`): vectors of batches, first those of images, then those of captions.
+
+    Args:
+        model, dataset, batch_size, threads: see `score_dual`.
+        texts: the captions.
+    """
+
+    chunk = 16  # so that pictures are decoded while the model works on the one before
+
+    def __init__(
+        self, model: DualEncoder, dataset: Dataset, texts: Sequence[str], batch_size: int, threads: int
+    ) -> None:
+        self.model, self.dataset, self.texts, self.threads = model, dataset, texts, threads
+        self.images = _ranges(dataset.n_images, batch_size)
+        self.captions = _ranges(len(texts), 4 * batch_size)
+
+    def results(self, numbers: Sequence[int]) -> Iterator[tuple[int, FloatArray]]:
+        """Vectors, float32 (batch, d)."""
+        of_images = [n for n in numbers if n < len(self.images)]
+        for n, pixels in ahead(lambda n: (n, self._prepared(n)), of_images, self.threads):
+            yield n, self.model.encode_prepared(pixels)
+        for n in numbers:
+            if n >= len(self.images):
+                batch = self.captions[n - len(self.images)]
+                yield n, self.model.encode_captions(self.texts[batch.start : batch.stop])
+
+    def to(self, device: str) -> None:
+        """Move the model."""
+        self.model.to(device)
+
+    def _prepared(self, n: int) -> Any:
+        return self.model.prepare([self.dataset.prepared_image(i) for i in self.images[n]])
 
 
-def _encode(
-    tiles: Tiles,
-    side: str,
-    batches: Sequence[npt.NDArray[np.int64]],
-    prepare: Callable[[npt.NDArray[np.int64]], Any],
-    encode: Callable[[Any], FloatArray],
-    workers: int,
-) -> FloatArray:
-    # The rows of all batches, in the order of the batches.
-    keys = [f"{side}-{n:06d}" for n in range(len(batches))]
-    there = tiles.keys()
-    done = {key: tile for key in keys if key in there and (tile := tiles.get(key)) is not None}
-    missing = [(key, batch) for key, batch in zip(keys, batches, strict=True) if key not in done]
-    batches_ahead = ahead(lambda job: (job[0], prepare(job[1])), missing, workers)
-    step = len(batches[0]) if batches else 1
-    total = sum(len(batch) for _, batch in missing)
-    for key, prepared in track(
-        batches_ahead, total=total, description=f"encoding {side}", unit=side, step=step
-    ):
-        done[key] = encode(prepared)
-        tiles.put(key, done[key])
-    return np.concatenate([done[key] for key in keys])
+def _ranges(n: int, size: int) -> list[range]:
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _assemble(
+    path: Path, tiles: Tiles, keys: Sequence[str], batches: Sequence[range], row_of: IntArray
+) -> None:
+    # Write what every entry shows: row `row_of` of all batches one after another. One batch in memory.
+    entries = np.argsort(row_of, kind="stable")
+    width = tile_of(tiles, keys[0]).shape[1]
+    with atomic_write(path) as temporary:
+        whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(row_of), width))
+        for key, batch in zip(keys, batches, strict=True):
+            first, last = np.searchsorted(row_of[entries], [batch.start, batch.stop])
+            here = entries[first:last]
+            whole[here] = tile_of(tiles, key)[row_of[here] - batch.start]
+        whole.flush()
+        del whole

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from tiir.errors import RunError
 from tiir.io import atomic_write, read_json, write_json
 
-__all__ = ["Tiles", "plan_hash"]
+__all__ = ["Tiles", "cut", "plan_hash"]
 
 
 class Tiles:
@@ -131,6 +132,24 @@ class Tiles:
 
     def _hash(self, data: bytes) -> str:
         return hashlib.sha256(self._plan + data).hexdigest()[:16]
+
+
+def cut(costs: npt.ArrayLike, size: int) -> list[slice]:
+    """Cut a sequence into slices that cost about the same.
+
+    Args:
+        costs: of each entry, integers above 0, (n,).
+        size: entries of a slice, on average.
+
+    Example:
+        >>> cut([1, 1, 1, 1, 2, 2], 3)
+        [slice(0, 4, None), slice(4, 6, None)]
+    """
+    total = np.cumsum(costs, dtype=np.int64)
+    parts = max(1, -(-len(total) // size))
+    inner = np.searchsorted(total * parts, total[-1] * np.arange(1, parts)) + 1
+    edges = np.unique(np.concatenate([[0], inner, [len(total)]])).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:

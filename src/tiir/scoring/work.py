@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,17 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
+from tiir.engine import Engine
 from tiir.errors import DataError, ModelError
-from tiir.models.base import PairModel
-from tiir.scoring.engines.local import run_tiles, team
-from tiir.scoring.run import Run, RunInfo, finished_run
+from tiir.models.base import CrossEncoder, PairModel
+from tiir.scoring.plan import carry_out
+from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.tiles import Tiles, plan_hash
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["MEMORY", "Say", "Texts", "Work"]
+__all__ = ["MEMORY", "PairTiles", "Say", "Texts", "Work"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -44,6 +44,7 @@ class Texts:
         lengths = model.caption_lengths(texts)
         order = np.argsort(lengths, kind="stable")
         self.texts = [texts[i] for i in order]
+        self.lengths = np.minimum(lengths[order], model.max_length)  # in tokens, as the model reads them
         place = {text: i for i, text in enumerate(self.texts)}
         self.of_caption = np.fromiter(
             (place[text] for text in dataset.captions), np.int64, dataset.n_captions
@@ -54,6 +55,34 @@ class Texts:
         return len(self.texts)
 
 
+class PairTiles:
+    """A job (see `tiir.engine`): the scores of tiles.
+
+    Args:
+        encoder: bound to captions and images.
+        tiles: positions of the images and captions of each: blocks, images (h, 1) and captions (w,), or lists of pairs,
+            (p,) each.
+    """
+
+    chunk = 1
+
+    def __init__(self, encoder: CrossEncoder, tiles: Sequence[tuple[IntArray, IntArray]]) -> None:
+        self.encoder, self.tiles = encoder, tiles
+
+    def results(self, numbers: Sequence[int]) -> Iterator[tuple[int, FloatArray]]:
+        """Scores, float32 (h, w) or (p,)."""
+        for n in numbers:
+            images, captions = self.tiles[n]
+            if images.ndim == 2:
+                yield n, self.encoder.score_block(images[:, 0], captions)
+            else:
+                yield n, self.encoder.score_pairs(images, captions)
+
+    def to(self, device: str) -> None:
+        """Move the model."""
+        self.encoder.to(device)
+
+
 class Work:
     """One plan of scoring pairs, from the first check to the finished Run.
 
@@ -62,6 +91,7 @@ class Work:
         dataset_path: where the data set lies.
         out: directory of the Run.
         kind: what is scored, part of the plan.
+        engine: its workers may have another device than this process.
 
     Raises:
         DataError: the data set is empty, or `features` lack an image of it or show other pictures.
@@ -76,6 +106,7 @@ class Work:
         out: Path | str,
         memory: int,
         kind: str,
+        engine: Engine | None,
     ) -> None:
         if not dataset.n_images or not dataset.n_captions:
             raise DataError(f"{dataset!r} is empty", hint="there is nothing to score")
@@ -85,8 +116,8 @@ class Work:
         self.texts = Texts(dataset, model)
         self.encoder = model.bind(self.texts.texts, dataset.image_ids, features, memory=memory)
         self.n_all = dataset.n_images * len(self.texts)
-        self.first = True  # of the processes at work
         info = model.info
+        self.device = (engine and engine.device) or info.device
         self.plan: dict[str, Any] = {
             "kind": kind,
             "model": info.name,
@@ -94,7 +125,7 @@ class Work:
             "dataset": dataset.fingerprint,
             "features": features.fingerprint,
             "precision": info.precision,
-            "device": info.device.split(":")[0],
+            "device": self.device.split(":")[0],
             "captions": info.captions,
             "memory": memory,
             "versions": info.versions,
@@ -103,61 +134,47 @@ class Work:
     def run(
         self,
         keys: Sequence[str],
-        sizes: Sequence[int],
-        compute: Callable[[int], FloatArray],
+        tiles: Sequence[tuple[IntArray, IntArray]],
         finish: Callable[[Tiles, dict[str, Any]], None],
         *,
+        engine: Engine | None,
         resume: bool,
         overwrite: bool,
         say: Say,
     ) -> Run:
-        """Compute the tiles, here or with the other processes of torchrun, and let process 0 write the Run.
+        """Compute the tiles, and write the Run.
 
         Args:
-            keys, sizes: name and pairs of each tile.
-            compute: gives the scores of tile n.
+            keys, tiles: name of each tile, and what it scores (see `PairTiles`).
             finish: writes the Run but for `run.json`, given the tiles and the notes to extend.
-            resume, overwrite, say: see `score_cross`.
+            engine, resume, overwrite, say: see `score_cross`.
 
         Raises:
             RunError: `out` is taken, was begun with another plan, or another process failed.
         """
-        out = self.out
-        with team() as crew:
-            first = self.first = crew.rank == 0
-            if (out / "run.json").exists() and not overwrite:
-                if first:
-                    finished_run(out, self.plan, resume=resume, overwrite=False)
-                crew.wait()
-                return Run.load(out)
-            parts = out / ".parts"
-            opened = Tiles.open(parts, self.plan, resume=resume, overwrite=overwrite) if first else None
-            with opened or nullcontext(Tiles(parts, self.plan)) as tiles:
-                missing, left = np.ones(len(keys), bool), 0
-                if first:
-                    (out / "run.json").unlink(missing_ok=True)  # no earlier Run to mistake for this one
-                    there = tiles.keys()
-                    missing = np.array([key not in there for key in keys])
-                    left = int(np.sum(np.asarray(sizes)[missing]))
-                    say(self._announce(sum(sizes), left, crew.size))
-                missing = crew.told(missing)
-                started = time.monotonic()
-                run_tiles(tiles, keys, np.flatnonzero(missing), compute, weights=sizes, team=crew)
-                crew.wait()
-                seconds = time.monotonic() - started
-                if first:
-                    notes = self._notes(sum(sizes))
-                    if left:
-                        notes["pairs_per_second"] = round(left / seconds, 1)
-                    finish(tiles, notes)
-                    tiles.remove()
-                crew.wait()
-            return Run.load(out)
+        sizes = [np.broadcast(*pairs).size for pairs in tiles]
 
-    def tile(self, tiles: Tiles, key: str, n: int, compute: Callable[[int], FloatArray]) -> FloatArray:
-        """A finished tile; one that was damaged since is computed again."""
-        tile = tiles.get(key)
-        return compute(n) if tile is None else tile
+        def done(parts: Tiles, left: int, seconds: float) -> None:
+            notes = self._notes(sum(sizes))
+            if left:
+                notes["pairs_per_second"] = round(left / seconds, 1)
+            finish(parts, notes)
+
+        return carry_out(
+            self.out,
+            self.plan,
+            PairTiles(self.encoder, tiles),
+            keys,
+            sizes,
+            done,
+            unit="pairs",
+            description="scoring",
+            engine=engine,
+            resume=resume,
+            overwrite=overwrite,
+            check=lambda n, scores: self.check(scores, *tiles[n]),
+            announce=lambda left, engine: say(self._announce(sum(sizes), left, engine)),
+        )
 
     def check(self, scores: FloatArray, images: IntArray, texts: IntArray) -> FloatArray:
         """The scores, once none is NaN or infinite.
@@ -200,7 +217,7 @@ class Work:
             "plan": plan_hash(self.plan),
             "pairs": n_pairs,
             "share": 100 * n_pairs / self.n_all,
-            "device": self.model.info.device,
+            "device": self.device,
             "captions": self.model.info.captions,
             "memory": self.plan["memory"],
             "distinct_captions": len(self.texts),
@@ -212,7 +229,7 @@ class Work:
             },
         }
 
-    def _announce(self, n_pairs: int, left: int, processes: int) -> str:
+    def _announce(self, n_pairs: int, left: int, engine: Engine) -> str:
         d = self.dataset
         text = (
             f"{n_pairs:,} pairs ({100 * n_pairs / self.n_all:.3g}% of all: {d.n_images:,} images x "
@@ -220,10 +237,11 @@ class Work:
         )
         if left < n_pairs:
             text += f", {left:,} left"
-        if not left:
-            return text
-        rate = self._rate(left) * processes
-        many = f" by {processes} processes" if processes > 1 else ""
+        workers = engine.workers
+        many = f" by {workers} workers" if workers > 1 else ""
+        if not left or engine.device is not None:  # nothing to say of a device that this process has not
+            return text + (many if left else "")
+        rate = self._rate(left) * workers
         return f"{text}, about {rate:,.3g} pairs a second{many}: {_duration(left / rate)}"
 
     def _rate(self, left: int) -> float:

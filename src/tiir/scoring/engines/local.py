@@ -1,121 +1,129 @@
-"""Tiles computed in this process, or shared among the processes that torchrun started."""
+"""Pieces computed by processes on this machine; results come back to the process that started them."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from tiir.engine import Engine, Job
+from tiir.errors import ConfigError, RunError
 
-from tiir.errors import RunError
-from tiir.progress import track
-from tiir.scoring.tiles import Tiles
+__all__ = ["LocalEngine", "chunks"]
 
-__all__ = ["Team", "run_tiles", "team"]
-
-Flags = npt.NDArray[np.bool_]
-TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+Results = list[tuple[int, Any]]
 
 
-@dataclass(frozen=True)
-class Team:
-    """The processes that share the tiles of one plan.
+class LocalEngine(Engine):
+    """So many processes on this machine's cores, each with a copy of the job.
+
+    They end with the process that started them, however it ends.
 
     Args:
-        rank: number of this process; 0 plans, holds the lock and puts the tiles together.
-        size: how many there are.
-        group: of torch.distributed (gloo); None for a process on its own.
+        workers: how many; they share the cores.
     """
 
-    rank: int = 0
-    size: int = 1
-    group: Any = None
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
 
-    def wait(self) -> None:
-        """Go on when all processes are here.
+    def place(self, device: str) -> str:
+        """The CPU: workers beside each other on one GPU would only wait for each other."""
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"device {device} with {self.workers} local workers",
+                hint="leave --workers out, or start a process for each GPU: torchrun --nproc-per-node=2 -m tiir ...",
+            )
+        return "cpu"
 
-        Raises:
-            RunError: one of them failed.
-        """
-        self.told(np.zeros(1, bool))
-
-    def told(self, flags: Flags) -> Flags:
-        """What process 0 gives here, in all processes, once all are here.
-
-        Args:
-            flags: bool (n,); of the others only n counts.
-
-        Raises:
-            RunError: one of them failed.
-        """
-        if self.group is None:
-            return flags
-        import torch
-        import torch.distributed as dist
-
-        shared = torch.from_numpy(flags.astype(np.uint8))
+    def run(
+        self,
+        job: Job,
+        numbers: Sequence[int],
+        put: Callable[[int, Any], None],
+        *,
+        weights: Sequence[int],
+        unit: str,
+        description: str,
+    ) -> None:
+        """Compute pieces; see `Engine.run`."""
+        parts = chunks(numbers, job.chunk)
+        if not parts:
+            return
+        # Spawned, not forked: torch's threads do not survive a fork. The pipe closes when this process ends or leaves.
+        context = get_context("spawn")
+        watched, held = context.Pipe(duplex=False)
+        workers = min(self.workers, len(parts))
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        pool = ProcessPoolExecutor(workers, context, _open, (pickle.dumps(job), watched, threads))
         try:
-            dist.broadcast(shared, src=0, group=self.group)
-            dist.barrier(group=self.group)
-        except RuntimeError as problem:
+            done = _in_order_of_start(pool, parts, 2 * workers)
+            for n, result in self._track(done, numbers, weights, unit, description):
+                put(n, result)
+        except BrokenProcessPool:
             raise RunError(
-                f"process {self.rank} of {self.size} stops: another one failed",
-                hint="its own message says why; finished tiles stay, --resume goes on",
-            ) from problem
-        return shared.numpy().astype(bool)
+                "a worker process died (killed, perhaps for the memory it took)",
+                hint="what was finished stays, --resume goes on; fewer --workers or a smaller --memory take less",
+            ) from None
+        except BaseException:
+            held.close()  # the workers leave now, not when their pieces are done
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            held.close()
+            watched.close()
 
 
-@contextmanager
-def team() -> Iterator[Team]:
-    """The processes that torchrun (or the same environment variables) started; this one alone without it."""
-    if not os.environ.keys() >= TORCHRUN or int(os.environ["WORLD_SIZE"]) < 2:
-        yield Team()
-        return
-    import torch.distributed as dist
+def chunks(numbers: Sequence[int], size: int) -> list[list[int]]:
+    """The numbers in lists of neighbours.
 
-    started = not dist.is_initialized()
-    if started:
-        dist.init_process_group("gloo")
-    try:
-        # A process that dies breaks the connection at once; one that works may keep the others waiting for days.
-        yield Team(
-            dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=timedelta(days=30))
-        )
-    finally:
-        if started:
-            dist.destroy_process_group()
-
-
-def run_tiles(
-    tiles: Tiles,
-    keys: Sequence[str],
-    missing: npt.NDArray[np.int64],
-    compute: Callable[[int], npt.NDArray[Any]],
-    *,
-    weights: Sequence[int],
-    unit: str = "pairs",
-    team: Team | None = None,
-) -> None:
-    """Compute this process's share of the missing tiles.
-
-    Args:
-        tiles: where they lie.
-        keys: name of each tile.
-        missing: the tiles to compute, the same in all processes; neighbours cost about the same.
-        compute: gives tile n.
-        weights: work of each tile, counted in `unit` (for the progress bar).
-        unit: such as "pairs".
-        team: the processes that share: each takes every `team.size`-th of the missing.
+    Example:
+        >>> chunks([1, 2, 5, 6, 7], 2)
+        [[1, 2], [5, 6], [7]]
     """
-    team = team or Team()
-    mine = missing[team.rank :: team.size].tolist()
-    total = sum(weights[n] for n in mine)
-    step = max((weights[n] for n in mine), default=1)
-    bar = track(mine, total=total, description="scoring", unit=unit, step=step) if team.rank == 0 else mine
-    for n in bar:
-        tiles.put(keys[n], compute(n))
+    return [list(map(int, numbers[start : start + size])) for start in range(0, len(numbers), size)]
+
+
+def _in_order_of_start(
+    pool: ProcessPoolExecutor, parts: Sequence[Sequence[int]], ahead: int
+) -> Iterator[tuple[int, Any]]:
+    # No more results wait than `ahead` parts have.
+    waiting: deque[Future[Results]] = deque()
+    for part in parts:
+        waiting.append(pool.submit(_results, part))
+        if len(waiting) >= ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+_job: Job
+
+
+def _open(pickled: bytes, watched: Connection, threads: int) -> None:
+    global _job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the first process, which ends the others
+    threading.Thread(target=_leave_after, args=(watched,), daemon=True).start()
+    _job = pickle.loads(pickled)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _leave_after(watched: Connection) -> None:
+    watched.poll(None)
+    os._exit(1)
+
+
+def _results(numbers: Sequence[int]) -> Results:
+    return list(_job.results(numbers))
