@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tiir.data.dataset import Dataset
+from tiir.engine import Engine
 from tiir.errors import ProtocolError, RanksError, RunError
 from tiir.metrics import evaluate, rank_run, rank_scores, recall
 from tiir.metrics.recall import RSUM
@@ -72,6 +73,22 @@ def test_excluded_queries_are_reported():
     result = evaluate(other, lonely, empty="exclude")
     assert result.excluded == {"i2t": 1, "t2i": 0}
     assert "1 image queries have no positive and are left out" in result.warnings
+
+
+def test_distractors_and_an_engine_change_no_interval():
+    # Images without a caption are candidates; the resamples are those of the images with one.
+    run, data = make()
+    more = Dataset(
+        "d", "test", [*data.image_ids, *"xyz"], data.caption_ids, data.captions, data.caption_image
+    )
+    far = np.concatenate([run.image_embeds, -9 * run.text_embeds[:3]]).astype(np.float16)
+    big = Run(RunInfo.about(more, "d", "m"), image_embeds=far, text_embeds=run.text_embeds.astype(np.float16))
+    small = Run(run.info, image_embeds=far[:30], text_embeds=big.text_embeds)
+    want = evaluate(small, data, resamples=50)
+    found = evaluate(big, more, empty="exclude", resamples=50, block=7, engine=Engine())
+    assert found.intervals["i2t_R@1"] == want.intervals["i2t_R@1"]  # three images more, and no caption
+    assert found.values["t2i_mean_rank"] > want.values["t2i_mean_rank"]
+    assert (found.n_images, found.n_image_queries, found.excluded["i2t"]) == (33, 30, 3)
 
 
 def test_a_known_model_far_from_its_number_is_reported():

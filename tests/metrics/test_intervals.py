@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiir.errors import RanksError
-from tiir.metrics import Metric, bootstrap, metrics_of, rank_scores, resample
+from tiir.metrics import Metric, bootstrap, intervals, metrics_of, rank_scores, resample
 
 
 def noisy(seed: int, n: int = 60, captions: int = 5) -> dict[str, Metric]:
@@ -43,6 +43,14 @@ def test_same_seed_same_interval():
     metrics = noisy(1)
     assert bootstrap(metrics, seed=3) == bootstrap(metrics, seed=3)
     assert bootstrap(metrics, seed=3) != bootstrap(metrics, seed=4)
+
+
+def test_draws_do_not_depend_on_how_many_are_held(monkeypatch):
+    metrics = noisy(1)
+    want = resample(metrics, resamples=100)
+    monkeypatch.setattr(intervals, "DRAWS", 200)  # three resamples of 60 images at a time
+    for name, values in resample(metrics, resamples=100).items():
+        np.testing.assert_allclose(values, want[name], rtol=1e-12, err_msg=name)  # a product of another shape
 
 
 def test_intervals_surround_the_value_and_shrink():

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import math
+import pickle
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +15,9 @@ from hypothesis import strategies as st
 
 from tiir.data.dataset import Dataset
 from tiir.data.positives import Positives
+from tiir.engine import Engine
 from tiir.errors import RanksError, RunError
-from tiir.metrics import rank_embeddings, rank_run, rank_scores, recall
+from tiir.metrics import counting, rank_embeddings, rank_run, rank_scores, recall
 from tiir.scoring.pairs import MANY, Embeddings
 from tiir.scoring.run import Run, RunInfo
 
@@ -72,12 +77,62 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images, texts, relevant
 
 
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.integers(1, 25), st.sampled_from(TIES))
-def test_embeddings_equal_the_oracle_for_every_block(problem, block, ties):
+class Elsewhere(Engine):
+    """Pickles the job and every result, and takes the pieces from the end, as if other machines did it."""
+
+    def run(self, job, numbers, put, **_):
+        job = pickle.loads(pickle.dumps(job))
+        for n, result in pickle.loads(pickle.dumps(list(job.results(numbers[::-1])))):
+            put(n, result)
+
+
+class Team(Engine):
+    """One of two threads that share the pieces as torchrun's processes do."""
+
+    def __init__(self, rank, values, barrier):
+        self.rank, self.values, self.barrier = rank, values, barrier
+
+    def run(self, job, numbers, put, **_):
+        for n, result in job.results(numbers[self.rank :: 2]):
+            put(n, result)
+
+    def gathered(self, value):
+        self.values[self.rank] = value
+        self.barrier.wait(10)
+        found = list(self.values)
+        self.barrier.wait(10)
+        return found
+
+
+def together(rank):
+    """What `rank(engine=...)` gives in two threads: the same in both."""
+    values, barrier = [None, None], threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda n: rank(engine=Team(n, values, barrier)), range(2))
+    assert np.array_equal(one.i2t, other.i2t)
+    assert np.array_equal(one.t2i, other.t2i)
+    return one
+
+
+ENGINES = {
+    "none": lambda rank: rank(engine=None),
+    "here": lambda rank: rank(engine=Engine()),
+    "elsewhere": lambda rank: rank(engine=Elsewhere()),
+    "together": together,
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    problems(), st.integers(1, 25), st.integers(1, 3), st.sampled_from(TIES), st.sampled_from(list(ENGINES))
+)
+def test_embeddings_equal_the_oracle_for_every_block_band_and_engine(problem, block, tall, ties, engine):
     images, texts, relevant = problem
     scores = all_scores(images, texts)
-    found = rank_embeddings(images, texts, relevant, ties=ties, block=block)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "TALL", tall)
+        patch.setattr(counting, "MANY", 1)
+        found = ENGINES[engine](partial(rank_embeddings, images, texts, relevant, ties=ties, block=block))
     assert found.i2t.tolist() == plain_ranks(scores, relevant, ties)
     assert found.t2i.tolist() == plain_ranks(scores.T, relevant.T, ties)
 

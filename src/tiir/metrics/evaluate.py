@@ -11,6 +11,7 @@ import numpy as np
 
 from tiir.data.positives import Positives
 from tiir.data.protocols import Gallery, default_protocol, describe, resolve
+from tiir.engine import Engine
 from tiir.metrics.cascade import cross_facts
 from tiir.metrics.counting import BLOCK
 from tiir.metrics.graded import graded_run
@@ -93,6 +94,7 @@ def evaluate(
     empty: Empty = "error",
     block: int = BLOCK,
     judged: Judged | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Recall, rank statistics and their intervals of a Run under a protocol.
 
@@ -104,6 +106,7 @@ def evaluate(
         captions_per_image, keys: see `tiir.data.protocols.resolve`.
         seed, resamples: of the bootstrap; no intervals where resamples is 0.
         judged: pairs that people judged (see `tiir.data.judgements`): those judged relevant count as positives too.
+        engine: counts bands of the gallery elsewhere, or several at a time; where None, this process counts.
 
     Raises:
         ProtocolError, RunError, RanksError: the data set, Run or scores do not allow an honest number.
@@ -123,7 +126,7 @@ def evaluate(
     added = None
     if judged is not None:
         galleries, added = _with_judged(galleries, judged, dataset)
-    ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block)
+    ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block, engine=engine)
     metrics = metrics_of(ranks)
     if (
         protocol in ("cxc", "eccv") and ties != "expected"

@@ -4,6 +4,10 @@ The percentile bootstrap over clusters (A. Davison and D. Hinkley, Bootstrap Met
 section 3.8). Each fold's images are drawn with replacement from that fold, and an image brings all its queries,
 its own and its captions', so that rsum's interval respects how the directions move together. What varies is the
 sample of images; the gallery, and so every rank, stays as it is.
+
+Images that own no query (the distractors of a large gallery) are not drawn. They would bring nothing: whatever is drawn
+besides them are equal draws of the others, and a mean does not change with how many there are. Only that number would
+vary from one resample to the next; it is held at what it is, the number of images with a query.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ __all__ = ["bootstrap", "resample"]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-CHUNK = 64  # resamples at a time
+CHUNK = 64  # resamples at a time, of few images
+DRAWS = 1 << 22  # images drawn at a time: 32 MB. The draws are the same for every chunk
 
 
 def bootstrap(
@@ -93,9 +98,10 @@ def resample(metrics: Mapping[str, Metric], *, resamples: int = 1000, seed: int 
 
 
 def _weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[tuple[slice, FloatArray]]:
-    # How often each image is drawn in each resample, (at most CHUNK, n).
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
+    # How often each image is drawn in each resample, (a chunk, n).
+    chunk = max(1, min(CHUNK, DRAWS // n))
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
         picks = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         counts = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
         yield slice(start, start + rows), counts.astype(np.float64)
