@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tiir.cli.options import (
+    Address,
     AsJson,
+    EngineName,
     FirstCaptions,
     Format,
     Keys,
@@ -19,6 +21,7 @@ from tiir.cli.options import (
     RunDataset,
     Ties,
     WithoutPositive,
+    Workers,
     note,
     show,
 )
@@ -57,12 +60,18 @@ def evaluate_command(
         ),
     ] = None,
     dataset: RunDataset = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
     as_json: AsJson = False,
     table: Annotated[
         Tables, typer.Option("--table", "-t", help="text, markdown, latex (booktabs, best in bold) or csv.")
     ] = "text",
 ) -> None:
-    """Recall@k both ways, ranks and 95% intervals, under a stated protocol."""
+    """Recall@k both ways, ranks and 95% intervals, under a stated protocol.
+
+    Counting of large galleries is shared by --workers, torchrun or --engine ray; the ranks are the same.
+    """
     import json
     from dataclasses import replace
 
@@ -71,6 +80,7 @@ def evaluate_command(
     from tiir.report.cascade import cross_markdown, cross_table
     from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table
     from tiir.scoring.cascade import remix
+    from tiir.scoring.engines import open_engine
     from tiir.scoring.run import Run
 
     loaded = [Run.load(path) for path in runs]
@@ -79,30 +89,34 @@ def evaluate_command(
             "--mix is for cascades, of which there is none here", hint="make one with `tiir rerank`"
         )
     by_path = len({run.name for run in loaded}) < len(runs)  # a/run and b/run: told apart by their paths
-    evaluations = []
-    for path, run in zip(runs, loaded, strict=True):
-        data, name = run.load_dataset(dataset), str(path) if by_path else run.name
-        judged = None if judgements is None else read_judgements(judgements, data)
-        if judged is not None and judged.torn and run is loaded[0]:
-            note(f"warning: {judgements}: the last line was cut off by a crash, and does not count")
-        versions = [(run, name)]
-        if mix and run.shortlist is not None:
-            versions = [(remix(run, weight), f"{name} mix {weight:g}") for weight in mix]
-        for version, label in versions:
-            for people, mark in [(None, "")] if judged is None else [(None, ""), (judged, " + judged")]:
-                evaluation = run_evaluation(
-                    version,
-                    data,
-                    protocol,
-                    keys=keys,
-                    captions_per_image=captions_per_image,
-                    ties=ties,
-                    empty=empty,
-                    resamples=resamples,
-                    seed=seed,
-                    judged=people,
-                )
-                evaluations.append(replace(evaluation, run=label + mark))
+    evaluations: list[Any] = []
+    with open_engine(engine, workers=workers, address=address) as crew:
+        for path, run in zip(runs, loaded, strict=True):
+            data, name = run.load_dataset(dataset), str(path) if by_path else run.name
+            judged = None if judgements is None else read_judgements(judgements, data)
+            if judged is not None and judged.torn and run is loaded[0] and crew.first:
+                note(f"warning: {judgements}: the last line was cut off by a crash, and does not count")
+            versions = [(run, name)]
+            if mix and run.shortlist is not None:
+                versions = [(remix(run, weight), f"{name} mix {weight:g}") for weight in mix]
+            for version, label in versions:
+                for people, mark in [(None, "")] if judged is None else [(None, ""), (judged, " + judged")]:
+                    evaluation = run_evaluation(
+                        version,
+                        data,
+                        protocol,
+                        keys=keys,
+                        captions_per_image=captions_per_image,
+                        ties=ties,
+                        empty=empty,
+                        resamples=resamples,
+                        seed=seed,
+                        judged=people,
+                        engine=crew,
+                    )
+                    evaluations.append(replace(evaluation, run=label + mark))
+    if not crew.first:
+        return
     if table == "csv" and not as_json:
         typer.echo(csv_table(evaluations), nl=False)
         return
