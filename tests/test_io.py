@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from tiir.errors import DataError, RunError, UnsafePathError
-from tiir.io import atomic_write, inside, load_npy, read_json, read_text, sha256_file, write_json, write_npy
+from tiir.io import (
+    atomic_write,
+    inside,
+    load_npy,
+    read_json,
+    read_text,
+    remove_leftovers,
+    sha256_file,
+    write_json,
+    write_npy,
+)
 
 
 def test_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -91,6 +101,23 @@ def test_read_json_missing_or_folder(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(DataError, match="cannot read"):
         read_json(tmp_path)
+
+
+def test_leftovers_of_killed_writers(tmp_path: Path) -> None:
+    others = [
+        ".run.json.0123abcd.old.tmp",
+        "run.json.0123abcd.tmp",
+        ".run.json.0123abc.tmp",
+        ".store.h5.tmp",
+        "a",
+    ]
+    for name in [*others, ".run.json.0123abcd.tmp", ".store.h5.part.01234567.tmp"]:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, "store.h5")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, ".run.json.0123abcd.tmp"])
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+    remove_leftovers(tmp_path / "missing")
 
 
 def test_json_round_trip(tmp_path: Path) -> None:

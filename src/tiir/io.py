@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ __all__ = [
     "read_ids",
     "read_json",
     "read_text",
+    "remove_leftovers",
     "sha256_file",
     "sync_directory",
     "write_json",
@@ -47,6 +49,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(directory: Path, name: str = "") -> None:
+    """Remove the temporary files that `atomic_write` had begun in a process that was killed.
+
+    Nobody else may be writing them now: hold the lock of what they belong to.
+
+    Args:
+        directory: where they lie; it may be missing.
+        name: of the files that were to be written, or how their names begin.
+    """
+    for path in directory.glob(".*.tmp"):
+        if re.fullmatch(rf"\.{re.escape(name)}.*\.[0-9a-f]{{8}}\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

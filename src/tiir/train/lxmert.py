@@ -151,13 +151,7 @@ def train_lxmert(
         validate=validate,
         early_stopping=config.early_stopping,
     )
-
-    def save() -> None:
-        matcher.to(getattr(torch, config.weights))
-        for part in (matcher, tokenizer):
-            part.save_pretrained(out)
-
-    return run(trainer, last, out, save)
+    return run(trainer, last, out, matcher, tokenizer, weights=config.weights)
 
 
 def _pairs(

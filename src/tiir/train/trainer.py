@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError, MissingExtraError
-from tiir.io import read_json, write_json
+from tiir.errors import ConfigError, DataError, MissingExtraError, TiirError
+from tiir.io import read_json, remove_leftovers, write_json
 from tiir.models.loading import choose_device
 from tiir.train.config import LxmertTrainConfig, TrainConfig
 from tiir.train.pairs import Turns
@@ -78,6 +80,8 @@ def begin(
         "validation": None if validation is None else validation.fingerprint,
         **(inputs or {}),
     }
+    if arguments.process_index == 0:
+        remove_leftovers(out)
     if last is None:
         if arguments.process_index == 0:
             write_json(out / "training.json", record)
@@ -137,13 +141,28 @@ class RecallTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
-def run(trainer: RecallTrainer, last: str | None, out: Path, save: Callable[[], None]) -> Path:
-    """Train, then let the main process write the model (`save`) and `out/history.json`."""
+def run(
+    trainer: RecallTrainer, last: str | None, out: Path, model: Any, tokenizer: Any, *more: Any, weights: str
+) -> Path:
+    """Train, then let the main process write the model's parts and `out/history.json`.
+
+    Args:
+        trainer: of the model.
+        last: the checkpoint to continue from, or None.
+        out: the model's directory.
+        model, tokenizer, more: what the directory holds.
+        weights: precision of the saved model.
+    """
     trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
-        save()
+        model.to(getattr(torch, weights))
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+            backend.no_padding()  # as the last batch left them, and that depends on where a killed training went on
+            backend.no_truncation()
+        for part in (model, tokenizer, *more):
+            part.save_pretrained(out)
         history = [entry for entry in trainer.state.log_history if "eval_rsum" in entry or "loss" in entry]
-        write_json(out / "history.json", history)
+        write_json(out / "history.json", [dict(sorted(entry.items())) for entry in history])
     trainer.accelerator.wait_for_everyone()  # when any process returns, the model is there
     return out
 
@@ -244,6 +263,18 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    # The Trainer writes trainer_state.json last: a checkpoint without it was cut off by a kill.
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # The Trainer writes trainer_state.json last, but not at once; and a power cut may leave any file cut off.
+    try:
+        read_json(checkpoint / "trainer_state.json")
+        weights = list(checkpoint.glob("*.safetensors"))
+        for path in weights:
+            with safe_open(path, "pt"):
+                pass
+    except (TiirError, OSError, SafetensorError):
+        return False
+    return bool(weights) and all(map(is_zipfile, checkpoint.glob("*.pt*")))
