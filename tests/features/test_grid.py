@@ -112,7 +112,7 @@ def test_cells_by_hand(directories: dict[str, Path], photos: Dataset, tmp_path: 
     backbone = VisionBackbone(str(directories[name]), device="cpu")
     assert (backbone.size, backbone.grid) == (SIDE, (8, 8))
     store = grid_features(
-        backbone, photos, tmp_path / "s.h5", cells=cells, dtype="float32", batch_size=2, workers=2
+        backbone, photos, tmp_path / "s.h5", cells=cells, dtype="float32", batch_size=2, threads=2
     )
     assert (store.n_regions, store.width) == (cells * cells, backbone.width)
     model = transformers.AutoModel.from_pretrained(directories[name]).eval()

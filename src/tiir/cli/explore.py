@@ -18,7 +18,6 @@ from tiir.cli.options import (
     RunDataset,
     WithoutPositive,
     note,
-    own_device,
     show,
 )
 from tiir.errors import ConfigError, MissingExtraError
@@ -118,9 +117,7 @@ def explore_command(
             hint = None if problem.hint is None else problem.hint.replace("--out", "--site")
             raise ConfigError(problem.message.replace("--out", "--site"), hint=hint) from None
         spare_a_core()
-        live = live_runs(
-            loaded, data, device=own_device(device), features=features, reranker=with_model, say=note
-        )
+        live = live_runs(loaded, data, device=device, features=features, reranker=with_model, say=note)
         token = new_token(host)
         app = make_app(folder, data, Search(live, galleries), judged, host=host, token=token)
         show(f"judgements: {file}")

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tiir.cli.options import AsJson, DatasetDir, OnBad, Overwrite, note, show
+from tiir.cli.options import (
+    Address,
+    AsJson,
+    DatasetDir,
+    EngineName,
+    OnBad,
+    Overwrite,
+    Workers,
+    note,
+    show,
+)
 from tiir.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tiir.features.store import FeatureStore
 
 __all__ = ["features_app"]
 
@@ -107,6 +120,9 @@ def extract_command(
             show_default="error",
         ),
     ] = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    address: Address = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -138,23 +154,35 @@ def extract_command(
     from tiir.data.dataset import Dataset
 
     data = Dataset.load(dataset)
-    of_model = {key: given.pop(key) for key in ("device", "revision", "names", "size") if key in given}
+    of_model: dict[str, Any] = {key: given.pop(key) for key in ("revision", "names", "size") if key in given}
     files: dict[str, Any] = {"dtype": dtype, "resume": resume, "overwrite": overwrite}
     if what == "scenes":
         from tiir.features.scenes import scenes_features
 
-        store = scenes_features(data, out, **given, **files)
-    elif what == "grid":
-        from tiir.features.grid import grid_features
-        from tiir.models.backbone import VisionBackbone
+        if engine or workers or address:
+            raise ConfigError(
+                "--engine, --workers and --address do nothing with --extractor scenes", hint="leave them out"
+            )
+        _made(scenes_features(data, out, **given, **files), out)
+        return
+    from tiir.features.detected import detected_features
+    from tiir.features.grid import grid_features
+    from tiir.models import load_detector
+    from tiir.models.backbone import VisionBackbone
+    from tiir.scoring.engines import open_engine
 
-        store = grid_features(VisionBackbone(model, **of_model), data, out, **given, **files)
-    else:
-        from tiir.features.detected import detected_features
-        from tiir.models import load_detector
+    with open_engine(engine, workers=workers, address=address) as crew:
+        of_model["device"], files["engine"] = crew.place(given.pop("device", "auto")), crew
+        if what == "grid":
+            store = grid_features(VisionBackbone(model, **of_model), data, out, **given, **files)
+        else:
+            detector = load_detector(extractor, **of_model)
+            store = detected_features(detector, data, out, dataset_path=dataset, **given, **files)
+        if crew.first:
+            _made(store, out)
 
-        detector = load_detector(extractor, **of_model)
-        store = detected_features(detector, data, out, dataset_path=dataset, **given, **files)
+
+def _made(store: FeatureStore, out: Path) -> None:
     show(f"{store!r} -> {out}")
     if store.info.skipped:
         note(f"note: {len(store.info.skipped):,} images were left out; `tiir features info {out}` says why")

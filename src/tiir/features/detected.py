@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tiir.data.build import OnBad, Problems
+from tiir.data.build import OnBad
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError, ImageError
-from tiir.features.grid import BackboneInfo, check_extraction
+from tiir.engine import Engine
+from tiir.errors import ImageError
+from tiir.features.extract import Batch, check_extraction, extract
+from tiir.features.grid import BackboneInfo
 from tiir.features.layout import FeatureInfo
 from tiir.features.store import FeatureStore
-from tiir.features.writer import FeatureWriter
-from tiir.progress import ahead, track
+from tiir.progress import ahead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +68,9 @@ class Detector(Protocol):
     def prepare(self, image: Image) -> Tensor:
         """Bring a picture to the tensor that the model sees, (3, h, w); may run in another thread."""
 
+    def to(self, device: str) -> None:
+        """Move the model to another device."""
+
     def detect(self, pixels: Sequence[Tensor], boxes: int) -> list[Detections]:
         """Exactly `boxes` regions of each prepared picture; the batch that a picture is in changes nothing."""
 
@@ -79,7 +83,8 @@ def detected_features(
     boxes: int = 36,
     dtype: str = "float16",
     batch_size: int = 8,
-    workers: int | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
     keep_detections: bool = False,
     dataset_path: Path | str = "",
     on_bad: OnBad = "error",
@@ -98,7 +103,8 @@ def detected_features(
         boxes: regions an image; LXMERT was trained on 36.
         dtype: "float16" or "float32".
         batch_size: pictures a forward pass, at most.
-        workers: threads that decode; by default one a core, at most eight.
+        threads: that decode, in each worker; by default one a core, at most eight.
+        engine: from `tiir.scoring.engines.open_engine`; this process where None.
         keep_detections: store the ids and scores of objects (and attributes), and their names, too.
         dataset_path: where the data set lies, for the record: `tiir features show` finds the photos there.
         on_bad: a picture that cannot be read never stops the others. In the end it is an "error" (repair it, and
@@ -106,11 +112,11 @@ def detected_features(
         resume, overwrite: as in `FeatureStore.create`.
 
     Raises:
-        ConfigError: `boxes`, `batch_size` or `workers` is below 1.
+        ConfigError: `boxes`, `batch_size` or `threads` is below 1.
         DataError: the data set has no image files, or is empty; `out` is taken; pictures cannot be read.
         ModelError: the detector finds too few regions in a picture.
     """
-    workers = check_extraction(dataset, workers, boxes=boxes, batch_size=batch_size)
+    threads = check_extraction(dataset, threads, boxes=boxes, batch_size=batch_size)
     info = FeatureInfo(
         extractor=f"{detector.kind}:{detector.info.name}",
         weights=detector.info.revision,
@@ -131,51 +137,59 @@ def detected_features(
         detector.input_size(int(width), int(height))
         for width, height in zip(dataset.image_columns["width"], dataset.image_columns["height"], strict=True)
     ]
-    plan = plan_batches(sizes, batch_size, detector.padding)
-    bad = Problems()
-    with FeatureStore.create(
-        out,
-        info,
-        dataset.image_ids,
-        boxes,
-        detector.width,
-        dtype=dtype,
-        image_sha256=dataset.image_columns.get("sha256", ()),
-        columns=columns,
-        resume=resume,
+    batches = plan_batches(sizes, batch_size, detector.padding)
+    return extract(
+        lambda missing: Detection(detector, dataset, batches, boxes, tuple(columns), threads, missing), batches, dataset, out, info,
+        (boxes, detector.width), dtype=dtype, columns=columns, on_bad=on_bad, engine=engine, resume=resume,
         overwrite=overwrite,
-    ) as writer:
-        missing = set(writer.missing.tolist())
-        batches = [batch for batch in plan if missing.intersection(batch)]
+    )  # fmt: skip
 
-        def read(batch: list[int]) -> list[tuple[int, Tensor | str]]:
-            return [(row, _prepared(detector, dataset, row)) for row in batch]
 
-        bar = track(
-            ahead(read, batches, workers),
-            total=len(missing),
-            description="extracting features",
-            unit="images",
-            step=lambda batch: len(missing.intersection(row for row, _ in batch)),
-        )
-        for batch in bar:
-            pictures = []
-            for row, pixels in batch:
-                if not isinstance(pixels, str):
-                    pictures.append((row, pixels))
-                elif row in missing:
-                    bad.add("unreadable image", dataset.image_ids[row], pixels)
-                    if on_bad == "skip":
-                        writer.skip(row, pixels)
-            if any(row in missing for row, _ in pictures):
-                found = detector.detect([pixels for _, pixels in pictures], boxes)
-                _put(writer, [row for row, _ in pictures], found, missing, columns)
-        if bad and on_bad == "error":
-            raise DataError(
-                f"{len(bad):,} of {dataset.n_images:,} images cannot be read; the features of the others are kept:\n{bad}",
-                hint="repair them and continue with --resume, or leave them out with --resume --on-bad skip",
-            )
-    return FeatureStore.open(out)
+class Detection:
+    """A job (see `tiir.engine`): what the detector finds in batches of pictures.
+
+    Args:
+        detector, dataset, boxes, threads: see `detected_features`.
+        batches: positions of the images of each.
+        columns: names of what is kept beside regions and boxes.
+        missing: images whose regions are asked for, bool (n_images,).
+    """
+
+    chunk = 8  # so that pictures are decoded while the model works on the ones before
+
+    def __init__(
+        self,
+        detector: Detector,
+        dataset: Dataset,
+        batches: Sequence[Sequence[int]],
+        boxes: int,
+        columns: Sequence[str],
+        threads: int,
+        missing: npt.NDArray[np.bool_],
+    ) -> None:
+        self.missing = missing
+        self.detector, self.dataset, self.batches = detector, dataset, batches
+        self.boxes, self.columns, self.threads = boxes, columns, threads
+
+    def results(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """The regions of some batches."""
+        for n, pictures in ahead(self._prepared, numbers, self.threads):
+            bad = {row: pixels for row, pixels in pictures.items() if isinstance(pixels, str)}
+            good = {row: pixels for row, pixels in pictures.items() if not isinstance(pixels, str)}
+            arrays: dict[str, npt.NDArray[Any]] = {}
+            if any(self.missing[row] for row in good):
+                found = self.detector.detect(list(good.values()), self.boxes)
+                arrays = {"regions": np.stack([one.regions for one in found])}
+                arrays["boxes"] = np.stack([one.boxes for one in found])
+                arrays |= {name: np.stack([one.columns[name] for one in found]) for name in self.columns}
+            yield n, Batch(list(good) if arrays else [], arrays, bad)
+
+    def to(self, device: str) -> None:
+        """Move the detector."""
+        self.detector.to(device)
+
+    def _prepared(self, n: int) -> tuple[int, dict[int, Tensor | str]]:
+        return n, {row: _prepared(self.detector, self.dataset, row) for row in self.batches[n]}
 
 
 def plan_batches(sizes: Sequence[tuple[int, int]], batch_size: int, padding: float) -> list[list[int]]:
@@ -214,19 +228,3 @@ def _prepared(detector: Detector, dataset: Dataset, row: int) -> Tensor | str:
         return detector.prepare(dataset.prepared_image(row))
     except (ImageError, OSError) as problem:
         return problem.message if isinstance(problem, ImageError) else str(problem)
-
-
-def _put(
-    writer: FeatureWriter,
-    rows: Sequence[int],
-    found: Sequence[Detections],
-    missing: set[int],
-    columns: Mapping[str, Any],
-) -> None:
-    new = [(row, one) for row, one in zip(rows, found, strict=True) if row in missing]
-    writer.put(
-        [row for row, _ in new],
-        np.stack([one.regions for _, one in new]),
-        np.stack([one.boxes for _, one in new]),
-        {name: np.stack([one.columns[name] for _, one in new]) for name in columns},
-    )

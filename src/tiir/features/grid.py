@@ -5,8 +5,7 @@ After "In Defense of Grid Features for Visual Question Answering" (Jiang et al.,
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError
+from tiir.engine import Engine
+from tiir.features.extract import Batch, check_extraction, extract
 from tiir.features.layout import FeatureInfo
 from tiir.features.store import FeatureStore
-from tiir.progress import ahead, track
+from tiir.progress import ahead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Backbone", "BackboneInfo", "cell_boxes", "check_extraction", "grid_features"]
+__all__ = ["Backbone", "BackboneInfo", "cell_boxes", "grid_features"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -58,6 +58,9 @@ class Backbone(Protocol):
     def prepare(self, images: Sequence[Image]) -> Any:
         """Bring whole pictures to the tensor that the model sees; may run in another thread."""
 
+    def to(self, device: str) -> None:
+        """Move the model to another device."""
+
     def encode_cells(self, pixels: Any, cells: int) -> FloatArray:
         """Mean features of a grid of `cells` x `cells`, row by row: float32 (n, cells * cells, D)."""
 
@@ -70,7 +73,8 @@ def grid_features(
     cells: int = 6,
     dtype: str = "float16",
     batch_size: int = 32,
-    workers: int | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> FeatureStore:
@@ -85,16 +89,17 @@ def grid_features(
         cells: a side of the grid: 6 gives 36 regions, as many as LXMERT saw of each picture.
         dtype: "float16" or "float32".
         batch_size: pictures a forward pass.
-        workers: threads that decode; by default one a core, at most eight.
+        threads: that decode, in each worker; by default one a core, at most eight.
+        engine: from `tiir.scoring.engines.open_engine`; this process where None.
         resume, overwrite: as in `FeatureStore.create`; after a kill, `resume` goes on with what is missing.
 
     Raises:
-        ConfigError: `cells`, `batch_size` or `workers` is below 1.
+        ConfigError: `cells`, `batch_size` or `threads` is below 1.
         DataError: the data set has no image files, or is empty; `out` is taken.
         ImageError: a picture cannot be read, or is not the one that was prepared; what was done stays.
         ModelError: the backbone's map is coarser than `cells`.
     """
-    workers = check_extraction(dataset, workers, cells=cells, batch_size=batch_size)
+    threads = check_extraction(dataset, threads, cells=cells, batch_size=batch_size)
     info = FeatureInfo(
         extractor=f"grid:{backbone.info.name}",
         weights=backbone.info.revision,
@@ -109,53 +114,45 @@ def grid_features(
             "pooling": "mean",
         },
     )
-    boxes = cell_boxes(backbone.grid, cells)  # (R, 4)
-    with FeatureStore.create(
-        out,
-        info,
-        dataset.image_ids,
-        cells * cells,
-        backbone.width,
-        dtype=dtype,
-        image_sha256=dataset.image_columns.get("sha256", ()),
-        resume=resume,
-        overwrite=overwrite,
-    ) as writer:
-        missing = writer.missing
-        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-        prepared = ahead(
-            lambda rows: (rows, backbone.prepare([dataset.prepared_image(int(row)) for row in rows])),
-            batches,
-            workers,
-        )
-        bar = track(
-            prepared, total=len(missing), description="extracting features", unit="images", step=batch_size
-        )
-        for rows, pixels in bar:
-            regions = backbone.encode_cells(pixels, cells)  # (k, R, D)
-            writer.put(rows, regions, np.broadcast_to(boxes, (len(rows), *boxes.shape)))
-    return FeatureStore.open(out)
+    batches = [
+        range(i, min(i + batch_size, dataset.n_images)) for i in range(0, dataset.n_images, batch_size)
+    ]
+    return extract(
+        lambda missing: Cells(backbone, dataset, batches, cells, threads), batches, dataset, out, info,
+        (cells * cells, backbone.width), dtype=dtype, engine=engine, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
 
 
-def check_extraction(dataset: Dataset, workers: int | None, **options: int) -> int:
-    """Refuse what cannot be extracted from, and options below 1; by default a thread a core, at most eight.
+class Cells:
+    """A job (see `tiir.engine`): the cells of batches of pictures.
 
-    Raises:
-        ConfigError: an option is below 1.
-        DataError: the data set is empty, or has no image files.
+    Args:
+        backbone, dataset, cells, threads: see `grid_features`.
+        batches: positions of the images of each.
     """
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    for option, value in (options | {"workers": workers}).items():
-        if value < 1:
-            raise ConfigError(f"{option.replace('_', ' ')} {value}", hint="it must be at least 1")
-    if not dataset.n_images:
-        raise DataError(f"{dataset!r} is empty", hint="there is nothing to extract")
-    if dataset.image_root is None:
-        raise DataError(
-            f"{dataset!r} was prepared without images",
-            hint="prepare it with images, or convert features made elsewhere",
-        )
-    return workers
+
+    chunk = 16  # so that pictures are decoded while the model works on the ones before
+
+    def __init__(
+        self, backbone: Backbone, dataset: Dataset, batches: Sequence[range], cells: int, threads: int
+    ) -> None:
+        self.backbone, self.dataset, self.batches = backbone, dataset, batches
+        self.cells, self.threads = cells, threads
+        self.boxes = cell_boxes(backbone.grid, cells)  # (R, 4)
+
+    def results(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """The features of some batches."""
+        for n, pixels in ahead(self._prepared, numbers, self.threads):
+            regions = self.backbone.encode_cells(pixels, self.cells)  # (k, R, D)
+            boxes = np.broadcast_to(self.boxes, (len(regions), *self.boxes.shape))
+            yield n, Batch(self.batches[n], {"regions": regions, "boxes": boxes})
+
+    def to(self, device: str) -> None:
+        """Move the backbone."""
+        self.backbone.to(device)
+
+    def _prepared(self, n: int) -> tuple[int, Any]:
+        return n, self.backbone.prepare([self.dataset.prepared_image(row) for row in self.batches[n]])
 
 
 def cell_boxes(grid: tuple[int, int], cells: int) -> FloatArray:

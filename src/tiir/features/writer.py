@@ -40,16 +40,24 @@ class FeatureWriter:
     Args:
         path: of the file being written.
         file: that file, open for reading and writing; None where nothing is left to write.
+        check: compare what is there with its checksums.
     """
 
-    def __init__(self, path: Path, file: IO[bytes] | None) -> None:
+    def __init__(self, path: Path, file: IO[bytes] | None, *, check: bool = True) -> None:
         self.path = path
         self._file = file
         self._header = read_header(path)
         self._written = self._header.written == 1
         self.skipped: dict[int, str] = {}
-        if file is not None:
+        if file is not None and check:
             self._recheck()
+
+    @classmethod
+    @contextmanager
+    def beside(cls, path: Path) -> Iterator[FeatureWriter]:
+        """A second writer of a file that another process has begun; they must not write the same rows."""
+        with open(part_of(path), "rb+") as file:
+            yield cls(part_of(path), file, check=False)
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -94,6 +102,18 @@ class FeatureWriter:
             self._write("written", row, b"\1")  # last: whoever finds it can trust the rest, and checks it
             self._written[row] = True
         self._file.flush()
+
+    def sync(self) -> None:
+        """Flush everything to disk."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def refresh(self) -> None:
+        """Look at the file again: other processes wrote, too."""
+        self._header = read_header(self.path)
+        self._written = self._header.written == 1
+        self._recheck()
 
     def _write(self, name: str, at: int, raw: bytes) -> None:
         assert self._file is not None

@@ -85,6 +85,11 @@ class VisionBackbone:
             versions=versions() | {"pillow": PIL.__version__},
         )
 
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+        self._device = torch.device(device)
+        self._model.to(self._device)
+
     def prepare(self, images: Sequence[Image]) -> Tensor:
         """Bring pictures to the tensor that the model sees, (n, 3, size, size).
 

@@ -90,6 +90,11 @@ class Detr:
             return height, width
         return h, w
 
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+        self._device = torch.device(device)
+        self._model.to(self._device)
+
     def prepare(self, image: Image) -> Tensor:
         """Bring a picture to the tensor that the model sees, (3, h, w).
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tiir.errors import ModelError
-from tiir.io import read_text
+from tiir.io import read_yaml
 
 __all__ = ["FrcnnConfig"]
 
@@ -71,13 +69,7 @@ class FrcnnConfig:
         Raises:
             ModelError: it is missing, no YAML, lacks a key, or is of another kind of detector.
         """
-        try:
-            values = yaml.safe_load(read_text(path, error=ModelError))
-        except yaml.YAMLError as problem:
-            raise ModelError(
-                f"{path} is not YAML: {str(problem).splitlines()[0]}", hint="download it again"
-            ) from None
-        return cls.parse(values, path)
+        return cls.parse(read_yaml(path, error=ModelError), path)
 
     @classmethod
     def parse(cls, values: Any, where: Path | str) -> FrcnnConfig:
@@ -129,7 +121,7 @@ class FrcnnConfig:
                 least=int(get("MIN_DETECTIONS")),
                 most=int(get("MAX_DETECTIONS")),
             )
-        except (TypeError, ValueError, IndexError, KeyError) as problem:
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as problem:
             raise ModelError(f"{where} has an unusable value: {problem}", hint="download it again") from None
 
 

@@ -97,6 +97,11 @@ class Frcnn:
         """(height, width) that a picture of this size is resized to."""
         return resized(width, height, self.config.shortest, self.config.longest)
 
+    def to(self, device: str) -> None:
+        """Move the model to another device; `info` keeps the first one."""
+        self._device = torch.device(device)
+        self.network.to(self._device)
+
     def prepare(self, image: Image) -> Tensor:
         """Bring a picture to the tensor that the network sees: (3, h, w), blue, green, red, less the means.
 
