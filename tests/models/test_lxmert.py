@@ -91,12 +91,12 @@ def test_block_and_pairs_equal_the_plain_forward(tiny: Path, store: FeatureStore
 
 
 class LiveBytes(TorchDispatchMode):
-    """The bytes of the tensors alive that were made under it, and their peak."""
+    """The bytes of the tensors alive that were made under it, and their peak; views of a model's weights are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.seen: set[int] = set()
+        self.seen = {weights.untyped_storage().data_ptr() for weights in model.state_dict().values()}
 
     def _gone(self, key: int, size: int) -> None:
         self.now -= size
@@ -132,7 +132,7 @@ class Regions:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_memory_stays_within_its_budget_and_changes_no_score(data: st.DataObject) -> None:
     draw = data.draw
@@ -159,7 +159,7 @@ def test_memory_stays_within_its_budget_and_changes_no_score(data: st.DataObject
     little = PairScorer(matcher, info, tokens, images, store, memory=memory)
     everything = PairScorer(matcher, info, tokens, images, store, memory=1 << 30)
     block = np.arange(n_images), np.arange(len(tokens))
-    with LiveBytes() as live:
+    with LiveBytes(matcher) as live:
         scores = little.score_block(*block)
     assert 0 < live.peak <= memory
     np.testing.assert_allclose(scores, everything.score_block(*block), atol=1e-4)

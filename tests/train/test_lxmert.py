@@ -72,8 +72,8 @@ def toys(tmp_path_factory) -> tuple[Dataset, FeatureStore]:
 )
 def test_it_learns_and_keeps_the_best_by_rsum(toys, tmp_path, options, lxmert_config):
     data, features = toys
-    training = {"num_train_epochs": 150, "learning_rate": 1e-3, "eval_strategy": "steps", "eval_steps": 120}
-    settings = lxmert_config(**options, training={**training, "save_strategy": "steps", "save_steps": 120})
+    training = {"num_train_epochs": 60, "eval_strategy": "steps", "eval_steps": 48}
+    settings = lxmert_config(**options, training={**training, "save_strategy": "steps", "save_steps": 48})
     out = train_lxmert(data, settings, features=features, validation=data, out=tmp_path / "m")
     history = json.loads((out / "history.json").read_text())
     recalls = [entry["eval_rsum"] for entry in history if "eval_rsum" in entry]
