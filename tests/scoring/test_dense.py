@@ -1,12 +1,6 @@
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +133,7 @@ def test_a_picture_exchanged_since_it_was_prepared(noise: Path, tiny_clip: Path,
 
 
 def test_options_below_one(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
-    for option in ("batch_size", "workers"):
+    for option in ("batch_size", "threads"):
         with pytest.raises(ConfigError, match="it must be at least 1"):
             score_dual(load(str(tiny_clip)), Dataset.load(noise), noise, tmp_path / "run", **{option: 0})
 
@@ -161,59 +155,12 @@ def test_a_picture_that_breaks_later_stops_the_run_and_keeps_its_tiles(
     broken.write_bytes(whole[:200])
     model, out = load(str(tiny_clip)), tmp_path / "run"
     with pytest.raises(ImageError, match=r"30\.png"):
-        score_dual(model, data, noise, out, batch_size=4, workers=1)
+        score_dual(model, data, noise, out, batch_size=4, threads=1)
     assert len(list((out / ".parts").glob("images-*.npy"))) >= 5
     broken.write_bytes(whole)
     resumed = score_dual(model, data, noise, out, batch_size=4, resume=True)
     fresh = score_dual(model, data, noise, tmp_path / "fresh", batch_size=4)
     assert np.array_equal(resumed.image_embeds, fresh.image_embeds)  # type: ignore[arg-type]
-
-
-SCORE = """
-import sys, torch
-torch.set_num_threads(1)
-from tiir.cli import main
-main(["score", *sys.argv[1:], "--batch-size", "1"])
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(
-    noise: Path, tiny_clip: Path, tmp_path: Path
-) -> None:
-    def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
-        arguments = [sys.executable, "-c", SCORE, str(tiny_clip), str(noise), "--out", str(out), *more]
-        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    undisturbed = start(tmp_path / "whole")
-    assert undisturbed.wait(120) == 0
-
-    def tiles() -> int:
-        try:
-            return sum(name.endswith(".npy") for name in os.listdir(out / ".parts"))
-        except FileNotFoundError:  # not begun, or finished
-            return 0
-
-    rng, out = random.Random(0), tmp_path / "killed"
-    kills = unfinished = 0
-    while not (out / "run.json").exists() and kills < 8:
-        process = start(out, *(["--resume"] if (out / ".parts").exists() else []))
-        already = tiles()
-        deadline = time.monotonic() + 60
-        goal = already + rng.randrange(1, 25)  # a moment somewhere within the work, not within the imports
-        while process.poll() is None and time.monotonic() < deadline:
-            if tiles() >= goal:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        process.wait(60)
-        kills += 1
-        unfinished += process.returncode == -signal.SIGKILL
-    assert unfinished >= 2
-    if not (out / "run.json").exists():
-        assert start(out, "--resume").wait(120) == 0
-    for name in ("image_embeds.npy", "text_embeds.npy"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tiir.features.layout import (
     part_of,
     read_header,
 )
+from tiir.io import remove_leftovers
 from tiir.progress import track
 
 __all__ = ["FeatureWriter", "check_plan", "check_same", "locked", "open_writer"]
@@ -279,6 +280,7 @@ def open_writer(
         DataError: it was begun with another plan, or rows are missing at the end.
     """
     part = part_of(path)
+    remove_leftovers(path.parent, part.name)
     if not info.created:
         info = info.model_copy(update={"created": datetime.now(timezone.utc).isoformat(timespec="seconds")})
     if part.exists() and not resume and not overwrite:

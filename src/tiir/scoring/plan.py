@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tiir.engine import Engine, Job
 from tiir.errors import RunError
+from tiir.io import remove_leftovers
 from tiir.scoring.engines import open_engine
 from tiir.scoring.run import Run, finished_run
 from tiir.scoring.tiles import Tiles
@@ -67,9 +68,8 @@ def carry_out(
         with opened or nullcontext(Tiles(parts, plan)) as tiles:
             missing, left = np.ones(len(keys), bool), 0
             if engine.first:
-                (out / "run.json").unlink(
-                    missing_ok=True
-                )  # from here on there is no earlier Run to mistake for this
+                remove_leftovers(out)
+                (out / "run.json").unlink(missing_ok=True)  # no earlier Run to mistake for this one
                 there = tiles.keys()
                 missing = np.array([key not in there or tiles.get(key) is None for key in keys], bool)
                 left = int(np.asarray(weights)[missing].sum())

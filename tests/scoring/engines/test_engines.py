@@ -32,8 +32,10 @@ SCORE = """
 import sys
 from pathlib import Path
 from tiir.data.dataset import Dataset
+from tiir.features.grid import grid_features
 from tiir.features.store import FeatureStore
 from tiir.models import load
+from tiir.models.backbone import VisionBackbone
 from tiir.scoring.cascade import rerank
 from tiir.scoring.cross import score_cross
 from tiir.scoring.dense import score_dual
@@ -46,6 +48,7 @@ def work(folder, clip, lxmert, out, engine, blocks=True):
     data, features = Dataset.load(folder / "data"), FeatureStore.open(folder / "features.h5")
     dual, cross = load(str(clip), device=engine.place("cpu")), load(f"lxmert:{lxmert}", device=engine.place("cpu"))
     first = score_dual(dual, data, folder / "data", out / "first", batch_size=3, engine=engine)
+    grid_features(VisionBackbone(str(clip), device="cpu"), data, out / "grid.h5", cells=2, batch_size=4, engine=engine)
     if blocks:
         score_cross(cross, data, folder / "data", features, out / "all", tile=(3, 5), memory=1 << 24, engine=engine)
     rerank(first, data, cross, features, out / "cascade", depth=5, tile=40, memory=1 << 24, engine=engine)
@@ -56,7 +59,13 @@ if __name__ == "__main__":
     with open_engine(name, workers=int(workers) or None) as engine:
         work(*paths, engine, blocks=name != "local")
 """
-FILES = ["first/image_embeds.npy", "first/text_embeds.npy", "all/scores.npy", "cascade/shortlist.npz"]
+FILES = [
+    "grid.h5",
+    "first/image_embeds.npy",
+    "first/text_embeds.npy",
+    "all/scores.npy",
+    "cascade/shortlist.npz",
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def photos_data(pairs_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def alone(
     photos_data: Path, tiny_clip: Path, tiny_lxmert: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[bytes]:
+) -> list[Any]:
     """What one process writes."""
     out = tmp_path_factory.mktemp("alone")
     module: dict[str, Any] = {"__name__": "score"}
@@ -85,13 +94,22 @@ def alone(
     module["work"](photos_data, tiny_clip, tiny_lxmert, out, Engine())
     assert np.std(Run.load(out / "cascade").shortlist.score) > 0  # type: ignore[union-attr]
     assert np.std(Run.load(out / "all").scores) > 0  # type: ignore[arg-type]
-    return [(out / name).read_bytes() for name in FILES]
+    return [content(out / name) for name in FILES]
+
+
+def content(path: Path) -> Any:
+    """Bytes; of a store, which says when it was made, those of its arrays."""
+    if path.suffix != ".h5":
+        return path.read_bytes()
+    store = FeatureStore.open(path)
+    assert np.std(store.regions) > 0
+    return store.regions.tobytes(), store.boxes.tobytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "torchrun", "ray"])
 def test_two_workers_end_with_the_bytes_of_one(
-    photos_data: Path, tiny_clip: Path, tiny_lxmert: Path, alone: list[bytes], tmp_path: Path, engine: str
+    photos_data: Path, tiny_clip: Path, tiny_lxmert: Path, alone: list[Any], tmp_path: Path, engine: str
 ) -> None:
     script = tmp_path / "score.py"
     script.write_text(SCORE)
@@ -102,7 +120,7 @@ def test_two_workers_end_with_the_bytes_of_one(
     subprocess.run([*start, *arguments], env=ONE_THREAD, check=True, timeout=240)
     for name, expected in zip(FILES, alone, strict=True):
         if engine != "local" or not name.startswith("all"):  # each start of local workers takes seconds
-            assert (tmp_path / name).read_bytes() == expected
+            assert content(tmp_path / name) == expected
             assert not (tmp_path / name).with_name(".parts").exists()
 
 
@@ -178,7 +196,7 @@ def test_a_worker_that_is_killed_ends_a_local_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_node_that_dies_in_the_middle_changes_no_byte(
-    cluster: Any, photos_data: Path, tiny_lxmert: Path, alone: list[bytes], tmp_path: Path
+    cluster: Any, photos_data: Path, tiny_lxmert: Path, alone: list[Any], tmp_path: Path
 ) -> None:
     made, nodes = cluster
     data, features = Dataset.load(photos_data / "data"), FeatureStore.open(photos_data / "features.h5")
