@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,19 @@ __all__ = [
     "atomic_write",
     "inside",
     "load_npy",
+    "load_npz",
     "read_ids",
     "read_json",
     "read_text",
+    "read_yaml",
     "remove_leftovers",
     "sha256_file",
     "sync_directory",
     "write_json",
     "write_npy",
 ]
+
+MOST_NODES = 100_000  # of a YAML file
 
 
 @contextmanager
@@ -138,6 +142,52 @@ def read_json(path: Path, *, error: type[TiirError] = DataError) -> Any:
         raise error(f"{path} cannot be read as JSON: {problem}") from None
 
 
+def read_yaml(path: Path, *, error: type[TiirError] = DataError) -> Any:
+    """Read a YAML (or JSON) file: plain values only, never Python objects.
+
+    Raises:
+        error: the file is missing, not UTF-8, not YAML (with the line), or unfolds to too much.
+    """
+    import yaml
+
+    text = read_text(path, error=error)
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            _unfolded(root, {})
+            return None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(problem, "problem", None) or _first_line(problem)
+        raise error(f"{path} cannot be read as YAML: {what}{where}") from None
+    except (
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as problem:  # too deep; dates and numbers that are none
+        raise error(f"{path} cannot be read as YAML: {_first_line(problem)}") from None
+
+
+def _unfolded(node: Any, known: dict[int, int]) -> int:
+    # Nodes of a YAML tree with every alias written out: a few lines of aliases of aliases are billions.
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES  # found again below itself: without end
+        inner = getattr(node, "value", ())
+        parts = (
+            [part for pair in inner for part in (pair if isinstance(pair, tuple) else (pair,))]
+            if isinstance(inner, list)
+            else []
+        )
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    if known[id(node)] >= MOST_NODES:
+        raise ValueError(f"its aliases unfold to more than {MOST_NODES:,} values")
+    return known[id(node)]
+
+
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """Write one array as .npy, atomically."""
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -154,14 +204,49 @@ def load_npy(path: Path, *, mmap: bool = False, error: type[TiirError] = DataErr
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise error(f"no such file: {path}") from None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as problem:
+    except Exception as problem:  # NumPy parses headers as Python: nearly every type, and MemoryError
         raise error(
-            f"{path} is not a readable .npy array: {problem}",
+            f"{path} is not a readable .npy array: {_first_line(problem)}",
             hint="it may be cut off, or hold Python objects: write it again",
         ) from None
     if not isinstance(array, np.ndarray):
         raise error(f"{path} is an archive of several arrays, not one .npy array")
     return array
+
+
+def load_npz(
+    path: Path, names: Iterable[str], *, most: int, error: type[TiirError] = DataError
+) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of an .npz; object arrays (pickles) are refused, and so is one that unpacks to too much.
+
+    Args:
+        path: the file.
+        names: of the arrays to read.
+        most: bytes that they may have together, unpacked: a small file can hold a thousand times its size.
+        error: to raise.
+
+    Raises:
+        error: the file is missing, damaged or too large, lacks an array, or holds Python objects.
+    """
+    names = list(names)
+    members = [f"{name}.npy" for name in names]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (size := sum(archive.getinfo(member).file_size for member in members)) > most:
+                raise ValueError(f"it would unpack to {size:,} bytes, {most:,} are the most there can be")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except FileNotFoundError:
+        raise error(f"no such file: {path}") from None
+    except Exception as problem:  # of zip, zlib and NumPy: nearly every type
+        raise error(
+            f"{path} cannot be read: {_first_line(problem)}",
+            hint="it may be cut off, or hold Python objects: write it again",
+        ) from None
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().strip('"').splitlines() or [type(problem).__name__])[0][:200]
 
 
 def sha256_file(path: Path) -> str:

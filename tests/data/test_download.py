@@ -355,7 +355,7 @@ def test_sources(tmp_path: Path) -> None:
     for text, match in [
         ("val2014: [{url: 'file:///etc/passwd'}]", "url"),
         ("val2015: []", "no part 'val2015'"),
-        ("[", "not YAML"),
+        ("[", "as YAML"),
         ("val2014: [{url: 'http://x/y.zip', size: 1}]", "size"),
     ]:
         file.write_text(text)

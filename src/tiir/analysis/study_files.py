@@ -108,7 +108,7 @@ class _Reader:
         position = entry["query"] if side == "i2t" else entry.get("ground_truth")
         if not isinstance(position, int):
             return
-        texts = entry.get("ground_truth", []) if side == "i2t" else [entry["query"]]
+        texts = entry.get("ground_truth") or [] if side == "i2t" else [entry["query"]]
         images = self._images_of(texts)
         self._positions[position] = self._positions.get(position, images) & images
 

@@ -163,6 +163,9 @@ def build_dataset(
         raise ConfigError(f"on_bad is {on_bad!r}", hint="choose 'error' or 'skip'")
     if image_root is not None and not Path(image_root).is_dir():
         raise DataError(f"no such image folder: {image_root}", hint="give the folder, or --images none")
+    for text in map(str, [name, split, image_root, *(source or {}).values()]):
+        if not _is_unicode(text):
+            raise DataError(f"{text!a} is not valid Unicode", hint="rename the file or folder")
     problems = Problems(found.rows if found else ())
     cascade = Problems()  # what goes only because something else went
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from tiir.data.download import check_space, fetch, unpack
 from tiir.errors import ConfigError, DataError
-from tiir.io import inside, read_json, read_text, sha256_file, write_json
+from tiir.io import inside, read_json, read_yaml, sha256_file, write_json
 
 __all__ = ["DEFAULT", "PARTS", "WebFile", "download", "is_done", "read_sources", "to_fetch"]
 
@@ -128,10 +127,8 @@ def read_sources(path: Path | None) -> Mapping[str, tuple[WebFile, ...]]:
     if path is None:
         return PARTS
     try:
-        values: Any = yaml.safe_load(read_text(path, error=ConfigError))
+        values = read_yaml(path, error=ConfigError)
         other = TypeAdapter(dict[str, tuple[WebFile, ...]]).validate_python(values)
-    except yaml.YAMLError as problem:
-        raise ConfigError(f"{path} is not YAML: {str(problem).splitlines()[0]}") from None
     except ValidationError as problem:
         first = problem.errors()[0]
         raise ConfigError(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "Judgements"]
 
 FORMAT = 1
+HINT = "prepare the data set again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +206,7 @@ class Dataset:
         if hashes is not None and sha256_file(path := self.image_path(image)) != hashes[image]:
             raise ImageError(
                 f"{path} (image {self.image_ids[image]!r}) has changed since the data set was prepared",
-                hint="prepare the data set again",
+                hint=HINT,
             )
         return picture
 
@@ -354,7 +355,7 @@ class Dataset:
             first = problem.errors()[0]
             raise DataError(
                 f"{header_path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                hint="prepare the data set again",
+                hint=HINT,
             ) from None
         if header.format != FORMAT:
             raise DataError(
@@ -365,14 +366,22 @@ class Dataset:
             path = directory / f"{stem}.parquet"
             if not path.is_file() or sha256_file(path) != digest:
                 what = "was changed or damaged after it was written" if path.is_file() else "is missing"
-                raise DataError(f"{path} {what}", hint="prepare the data set again")
-        images = _read_table(directory / "images.parquet", header.images, ["image_id"])
+                raise DataError(f"{path} {what}", hint=HINT)
+        images = _read_table(directory / "images.parquet", header.images, {"image_id": "string"})
         captions = _read_table(
-            directory / "captions.parquet", header.captions, ["caption_id", "image", "caption"]
+            directory / "captions.parquet",
+            header.captions,
+            {"caption_id": "string", "image": "int64", "caption": "string"},
         )
         judged = None
         if header.judgements:
-            columns = ["image", "caption", "grade", "source", "votes"]
+            columns = {
+                "image": "int64",
+                "caption": "int64",
+                "grade": "float32",
+                "source": "string",
+                "votes": "",
+            }
             table = _read_table(directory / "judgements.parquet", header.judgements, columns)
             judged = Judgements(
                 np.array(table["image"], np.int64),
@@ -381,9 +390,14 @@ class Dataset:
                 table["source"],
                 table["votes"],
             )
+            for side, n in (("image", header.images), ("caption", header.captions)):
+                places = getattr(judged, side)
+                if len(places) and not 0 <= places.min() <= places.max() < n:
+                    raise DataError(f"{directory}: judgements of {side}s that are not there", hint=HINT)
         skipped: list[Mapping[str, str]] = []
         if header.skipped:
-            rows = _read_table(directory / "skipped.parquet", header.skipped, ["kind", "item", "detail"])
+            texts = dict.fromkeys(("kind", "item", "detail"), "string")
+            rows = _read_table(directory / "skipped.parquet", header.skipped, texts)
             skipped = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
         data = cls(
             header.name,
@@ -431,20 +445,27 @@ def _portable_root(root: Path | None, directory: Path) -> str | None:
     return real
 
 
-def _read_table(path: Path, rows: int, required: Sequence[str]) -> dict[str, list[Any]]:
-    import pyarrow as pa
+def _read_table(path: Path, rows: int, required: Mapping[str, str]) -> dict[str, list[Any]]:
+    # All columns; those whose type is known (of `required`, and of images) have it, and no gaps.
     import pyarrow.parquet as pq
 
-    hint = "prepare the data set again"
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if (found := file.metadata.num_rows) != rows:
+                raise DataError(f"{path} has {found} rows, dataset.json says {rows}", hint=HINT)
+            table = file.read()
+            if missing := [key for key in required if key not in table.column_names]:
+                raise DataError(f"{path} has no column {missing[0]!r}", hint=HINT)
+            columns = {}
+            for key in table.column_names:
+                kind = required.get(key) or {"path": "string", "sha256": "string"}.get(key)
+                columns[key] = (table[key] if not kind else table[key].cast(kind)).to_pylist()
+                if kind and None in columns[key]:
+                    raise DataError(f"{path}: column {key!r} has a gap", hint=HINT)
+            return columns
+    except DataError:
+        raise
     except FileNotFoundError:
-        raise DataError(f"no such file: {path}", hint=hint) from None
-    except (pa.ArrowException, OSError) as problem:
-        raise DataError(f"{path} is damaged: {problem}", hint=hint) from None
-    missing = [key for key in required if key not in table.column_names]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}", hint=hint)
-    if table.num_rows != rows:
-        raise DataError(f"{path} has {table.num_rows} rows, dataset.json says {rows}", hint=hint)
-    return {key: table[key].to_pylist() for key in table.column_names}
+        raise DataError(f"no such file: {path}", hint=HINT) from None
+    except Exception as problem:  # Arrow's own, and those of values that Python cannot hold
+        raise DataError(f"{path} is damaged: {problem}", hint=HINT) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import shutil
@@ -12,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tiir.errors import DataError, UnsafePathError
+from tiir.errors import DataError, TiirError, UnsafePathError
 from tiir.io import inside, read_json, sha256_file, write_json
 from tiir.progress import track, transfer
 
@@ -125,9 +126,13 @@ def unpack(archive: Path, folder: Path) -> dict[str, int]:
             folder.mkdir(parents=True, exist_ok=True)
             for member in track(members, description=f"unpacking {archive.name}", unit="files"):
                 _extract(file, member, inside(folder, member.filename))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as problem:
+    except TiirError:
+        raise
+    except Exception as problem:  # zipfile raises nearly every type on a damaged archive
+        if isinstance(problem, OSError) and problem.errno != errno.EINVAL:  # a place before the file's start
+            raise
         raise DataError(
-            f"{archive} is damaged: {problem}", hint="delete it and run the command again"
+            f"{archive} is damaged: {_reason(problem)}", hint="delete it and run the command again"
         ) from None
     return {member.filename: member.file_size for member in members}
 

@@ -68,6 +68,8 @@ def open_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         if str(path) in problem.message:
             raise
         raise ImageError(f"{path}: {problem.message}", hint=problem.hint) from None
+    except PermissionError as problem:
+        raise ImageError(f"cannot read {path}: {problem.strerror}") from None
     except Exception as problem:  # Pillow's decoders raise nearly every type on damaged input
         raise ImageError(
             f"{path} cannot be decoded: {problem}", hint="the file is damaged or cut off: copy it again"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tiir.errors import DataError
 from tiir.io import atomic_write
@@ -208,7 +208,9 @@ def read_header(path: Path) -> Header:
             return _header(path, file)
     except OSError as problem:
         raise _explained(path, problem) from None
-    except (KeyError, ValueError, RuntimeError, ValidationError) as problem:
+    except DataError:
+        raise
+    except Exception as problem:  # h5py raises nearly every type on a damaged file
         raise DataError(
             f"{path} is not a feature store, or is damaged: {problem}",
             hint="other layouts are read by `tiir features convert`",
@@ -220,7 +222,10 @@ def mapped(path: Path, header: Header, name: str) -> np.memmap[Any, Any]:
     n, regions, width = header.shape
     own = {"regions": (header.dtype, (regions, width)), "boxes": ("float32", (regions, 4))}
     dtype, one = own.get(name) or header.columns[name]
-    return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", header.offsets[name], (n, *one))
+    try:
+        return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", header.offsets[name], (n, *one))
+    except (ValueError, TypeError, OverflowError) as problem:
+        raise DataError(f"{path} is damaged: {name}: {problem}", hint=HINT) from None
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> int:
@@ -242,6 +247,10 @@ def _header(path: Path, file: Any) -> Header:
             f"{path} is HDF5, but not a feature store of this tiir (format {file.attrs.get('format')!r})",
             hint="per-image groups are read by `tiir features convert`",
         )
+    size = path.stat().st_size
+    for name in ("image_ids", "image_sha256", "crc32", "written"):
+        if name in file and file[name].size * file[name].dtype.itemsize > size:
+            raise ValueError(f"{name} is larger than the file")
     raw = [bytes(name) for name in file["image_ids"][:]]
     hashes = [bytes(text) for text in file["image_sha256"][:]] if "image_sha256" in file else []
     if _ids_hash(raw + hashes) != file.attrs["ids_sha256"]:
@@ -255,6 +264,12 @@ def _header(path: Path, file: Any) -> Header:
             f"{path} was rewritten: its arrays are not contiguous",
             hint="copy a store as it is: h5repack and its like change what lies where",
         )
+    shapes = {"boxes": (len(raw), regions.shape[1], 4), "crc32": (len(raw),), "written": (len(raw),)}
+    for name, array in arrays.items():
+        if array.shape[:1] != (len(raw),) or array.shape != shapes.get(name, array.shape):
+            raise ValueError(f"{name} has the shape {array.shape}")
+    if regions.ndim != 3 or regions.dtype.name not in DTYPES:
+        raise ValueError(f"regions are {regions.dtype} {regions.shape}")
     return Header(
         info=FeatureInfo.model_validate_json(file.attrs["info"]),
         image_ids=tuple(name.decode("utf-8", "surrogatepass") for name in raw),

@@ -6,10 +6,9 @@ import base64
 import binascii
 import math
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +22,7 @@ from tiir.errors import ConfigError, DataError
 from tiir.features.ids import match_ids
 from tiir.features.layout import FORMAT, FeatureInfo
 from tiir.features.store import FeatureStore
+from tiir.io import load_npz
 from tiir.progress import track
 
 __all__ = ["KINDS", "Kind", "convert", "detect"]
@@ -37,6 +37,7 @@ COLUMNS = {  # of a TSV, by their number
     6: ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features"),  # as bottom-up-attention did
 }  # fmt: skip
 LINE = 1 << 26  # bytes; no line of a TSV is as long
+LARGEST = 1 << 30  # bytes; no image has as many features
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def detect(source: Path) -> Kind:
     if not source.is_file():
         raise DataError(f"no such file or folder: {source}")
     if h5py.is_hdf5(source):
-        with h5py.File(source, "r", locking=False) as file:
-            if file.attrs.get("format") == FORMAT:
+        with _h5(source) as file:
+            if str(file.attrs.get("format")) == FORMAT:
                 raise DataError(f"{source} is a feature store already", hint="use it as it is")
         return "h5"
     with open(source, "rb") as lines:
@@ -169,23 +170,23 @@ def detect(source: Path) -> Kind:
 
 
 def _h5_ids(path: Path) -> list[str]:
-    with _open_h5(path) as file:
+    with _h5(path) as file:
         return list(file.keys())
 
 
 def _h5_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
     import h5py
 
-    with _open_h5(path) as file:
+    with _h5(path) as file:
         for name in file:
             if name not in wanted:
                 continue
-            group = file[name]
             try:
+                group = file[name]
                 if not isinstance(group, h5py.Group):
                     raise KeyError("it is not a group")
-                arrays = [group[key][()] for key in ("visual_feats", "visual_pos")]
-            except (KeyError, OSError, RuntimeError) as problem:
+                arrays = [_h5_array(group[key]) for key in ("visual_feats", "visual_pos")]
+            except Exception as problem:  # HDF5's errors come as nearly every type
                 raise DataError(
                     f"image {name!r} of {path}: {str(problem).strip(chr(34))}",
                     hint="each image is a group with visual_feats (R, D) and visual_pos (R, 4)",
@@ -193,12 +194,21 @@ def _h5_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
             yield name, _numbers(name, path, arrays[0]), _numbers(name, path, arrays[1])
 
 
-def _open_h5(path: Path) -> Any:
+def _h5_array(stored: Any) -> Any:
+    # A few bytes can declare terabytes of the fill value.
+    if (size := stored.size * stored.dtype.itemsize) > LARGEST:
+        raise ValueError(f"{stored.name} has {size:,} bytes, {LARGEST:,} are the most there can be")
+    return stored[()]
+
+
+@contextmanager
+def _h5(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as problem:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as problem:
         raise DataError(
             f"{path} cannot be read as HDF5: {problem}",
             hint="it may be cut off, or of another --kind",
@@ -214,14 +224,14 @@ def _npz_read(folder: Path, wanted: Container[str]) -> Iterator[Item]:
         if path.stem not in wanted:
             continue
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                regions, boxes = arrays["visual_feats"], arrays["visual_pos"]
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
+            arrays = load_npz(path, ("visual_feats", "visual_pos"), most=LARGEST)
+        except DataError as problem:
             raise DataError(
-                f"image {path.stem!r}: {path} cannot be read: {str(problem).strip(chr(34))}",
+                f"image {path.stem!r}: {problem.message}",
                 hint="each file holds visual_feats (R, D) and visual_pos (R, 4); it may be damaged",
             ) from None
-        yield path.stem, _numbers(path.stem, path, regions), _numbers(path.stem, path, boxes)
+        regions, boxes = (_numbers(path.stem, path, array) for array in arrays.values())
+        yield path.stem, regions, boxes
 
 
 def _tsv_ids(path: Path) -> list[str]:

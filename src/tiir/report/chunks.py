@@ -49,7 +49,7 @@ def read_data(path: Path) -> Any:
         raise DataError(f"{path} is no data file of a site", hint="write the site again, with --overwrite")
     try:
         return json.loads(text[len(head) : -len(foot)])
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise DataError(
             f"{path} is damaged: {problem}", hint="write the site again, with --overwrite"
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import RunError
-from tiir.io import atomic_write
+from tiir.io import atomic_write, load_npz
 
 if TYPE_CHECKING:
     from tiir.data.protocols import Gallery
@@ -127,15 +126,16 @@ class Shortlist:
         Raises:
             RunError: missing, damaged, or of another data set.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays: dict[str, Any] = {name: file[name] for name in TYPES}
-        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as problem:
-            raise RunError(f"{path} is not a readable shortlist: {problem}", hint="re-rank again") from None
-        wrong = [name for name, kind in TYPES.items() if arrays[name].dtype != kind]
-        if wrong or arrays["mix"].shape != ():
+        most = 64 * n_images * n_captions + 64 * 1024  # every pair, and the headers
+        arrays: dict[str, Any] = load_npz(path, TYPES, most=most, error=RunError)
+        wrong = [
+            name
+            for name, kind in TYPES.items()
+            if arrays[name].dtype != kind or arrays[name].ndim != (name != "mix")
+        ]
+        if wrong:
             raise RunError(
-                f"{path}: {(wrong or ['mix'])[0]} has another type than tiir writes", hint="re-rank again"
+                f"{path}: {wrong[0]} has another type or shape than tiir writes", hint="re-rank again"
             )
         for side, n in (("image", n_images), ("caption", n_captions)):
             if len(arrays[side]) and not 0 <= arrays[side].min() <= arrays[side].max() < n:

@@ -85,6 +85,8 @@ class Tiles:
                         hint="continue it with --resume, or --overwrite",
                     )
                 earlier = read_json(path, error=RunError)
+                if not isinstance(earlier, dict):
+                    raise RunError(f"{path} is no plan", hint="start again with --overwrite")
                 differ = [key for key in {**earlier, **plan} if earlier.get(key) != plan.get(key)]
                 if differ:
                     key = differ[0]

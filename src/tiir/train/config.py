@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tiir.errors import ConfigError
+from tiir.io import read_json, read_yaml
 
 __all__ = ["LxmertScratchConfig", "LxmertTrainConfig", "ScratchConfig", "TrainConfig", "read_config"]
 
@@ -200,15 +199,7 @@ def read_config(path: Path, kind: type[Config] = TrainConfig) -> Config:  # type
     Raises:
         ConfigError: missing, unreadable, unknown keys or wrong values (each named).
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise ConfigError(f"no such file: {path}") from None
-    except OSError as problem:
-        raise ConfigError(f"cannot read {path}: {problem.strerror}") from None
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path} cannot be read: {problem}", hint="it must be YAML or JSON") from None
+    values = (read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError)
     try:
         return kind.model_validate(values)
     except ValidationError as problem:

@@ -123,7 +123,7 @@ def test_python_objects_are_never_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     ("captions", "why"),
     [
         (["a"], "holds a list"),
-        ({1: 5}, "image 1: captions are not a list of texts: 5"),
+        ({1: 5}, "image 1: captions are not a list of texts, but a int"),
         ({1: ["a", 5]}, "image 1: captions are not a list"),
         ({1: "[broken"}, "image 1: captions are not valid JSON"),
         ({1: ["a"], "0001": ["b"]}, "two keys stand for image 1"),

@@ -314,7 +314,7 @@ def test_bad_directories(save_detector: Callable[..., Path], tmp_path: Path) -> 
     with pytest.raises(ModelError, match=r"INPUT\.FORMAT"):
         Frcnn(str(folder), device="cpu")
     config.write_text("a: [")
-    with pytest.raises(ModelError, match="not YAML"):
+    with pytest.raises(ModelError, match="cannot be read as YAML"):
         Frcnn(str(folder), device="cpu")
     config.write_text("a: 1")
     with pytest.raises(ModelError, match="has no RESNETS"):

@@ -23,6 +23,7 @@ from tiir.io import read_text
 __all__ = ["prepare"]
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}
+MOST_VOTES = 1_000_000
 NO_PHOTO = "2258277193_586949ec62.jpg.1"  # in the token file of every copy, without a photo
 
 
@@ -125,6 +126,10 @@ def _judgements(folder: Path) -> Iterator[JudgementRecord]:
 
 def _ints(fields: list[str], path: Path, number: int) -> tuple[int, ...]:
     try:
-        return tuple(int(field) for field in fields)
+        votes = tuple(int(field) for field in fields)
+        if all(0 <= vote <= MOST_VOTES for vote in votes):
+            return votes
     except ValueError:
-        raise DataError(f"{path}, line {number}: votes are not whole numbers: {fields}") from None
+        pass
+    shown = [field[:20] for field in fields]
+    raise DataError(f"{path}, line {number}: votes are not whole numbers, 0 to {MOST_VOTES:,}: {shown}")

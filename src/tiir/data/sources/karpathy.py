@@ -51,14 +51,14 @@ def prepare(
         if record["split"] not in wanted:
             continue
         filename = _field(record, "filename", str, file, i)
-        image = str(record["cocoid"]) if "cocoid" in record else filename
-        path = posixpath.join(str(record.get("filepath", "")), filename)
+        image = _id(record["cocoid"], "cocoid", file, i) if "cocoid" in record else filename
+        path = posixpath.join(_field({"filepath": ""} | record, "filepath", str, file, i), filename)
         image_records.append(ImageRecord(image, path, {"split": record["split"]}))
         for n, sentence in enumerate(_field(record, "sentences", list, file, i)):
             if not isinstance(sentence, dict):
                 raise DataError(f"{file}: images[{i}].sentences[{n}] is not an object")
-            caption = str(sentence["sentid"]) if "sentid" in sentence else f"{image}#{n}"
-            captions.append(CaptionRecord(caption, image, _field(sentence, "raw", str, file, i)))
+            sentid = _id(sentence["sentid"], "sentid", file, i) if "sentid" in sentence else f"{image}#{n}"
+            captions.append(CaptionRecord(sentid, image, _field(sentence, "raw", str, file, i)))
     return build_dataset(
         name,
         split,
@@ -78,11 +78,19 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], str]:
             f"{file} is not one of Karpathy's files: it has no list 'images'",
             hint="expected dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json",
         )
-    return records, str(contents.get("dataset") or file.stem.removeprefix("dataset_"))
+    name = contents.get("dataset")
+    return records, name if name and isinstance(name, str) else file.stem.removeprefix("dataset_")
 
 
 def _field(record: dict[str, Any], key: str, kind: type, file: Path, i: int) -> Any:
     value = record.get(key)
     if not isinstance(value, kind):
-        raise DataError(f"{file}: images[{i}] has no {key!r} of type {kind.__name__}: {value!r}")
+        found = "" if value is None else f", but a {type(value).__name__}"
+        raise DataError(f"{file}: images[{i}] has no {key!r} of type {kind.__name__}{found}")
     return value
+
+
+def _id(value: Any, key: str, file: Path, i: int) -> str:
+    if not isinstance(value, str | int):
+        raise DataError(f"{file}: images[{i}] has a {key!r} that is a {type(value).__name__}, no id")
+    return str(value)

@@ -91,6 +91,8 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
         raise DataError(f"{path} holds a {type(contents).__name__}, expected a dict of captions by image id")
     captions: dict[str, list[str]] = {}
     for key, value in contents.items():
+        if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**63):
+            raise DataError(f"{path}: an image id is neither text nor a number from 0: {type(key).__name__}")
         image = _image_id(key)
         if image in captions:
             raise DataError(f"{path}: two keys stand for image {image}")
@@ -102,16 +104,16 @@ def _texts(value: Any, where: str) -> list[str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as problem:
-            raise DataError(f"{where}: captions are not valid JSON: {problem.msg}") from None
+        except (ValueError, RecursionError) as problem:
+            raise DataError(f"{where}: captions are not valid JSON: {problem}") from None
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise DataError(f"{where}: captions are not a list of texts: {str(value)[:60]}")
+        raise DataError(f"{where}: captions are not a list of texts, but a {type(value).__name__}")
     return value
 
 
 def _image_id(key: object) -> str:
     text = str(key).strip()
-    return str(int(text)) if text.isdecimal() else text
+    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
 
 
 def _read_keys(path: Path) -> list[str]:
