@@ -134,13 +134,18 @@ for name, signals in {"once": ["SIGINT"], "twice": ["SIGINT", "SIGINT"], "term":
     if not process:
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        main(["score", str(model), str(data), "-o", str(out / name), "--batch-size", "1"])
-        os._exit(0)
+        code = 0
+        try:
+            main(["score", str(model), str(data), "-o", str(out / name), "--batch-size", "1"])
+        except SystemExit as stop:
+            code = stop.code
+        os._exit(code)  # at once: taking torch down takes seconds
     deadline = time.monotonic() + 60
     while not list(out.glob(f"{name}/.parts/*.npy")) and time.monotonic() < deadline:
         time.sleep(0.001)
     for one in signals:
         os.kill(process, getattr(signal, one))
+        time.sleep(0.003)
     status = os.waitpid(process, 0)[1]
     found[name] = os.waitstatus_to_exitcode(status), said.read_text(), (out / name / "run.json").exists()
 print(json.dumps(found))
