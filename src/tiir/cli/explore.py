@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,6 +55,13 @@ def explore_command(
             show_default=False,
         ),
     ] = None,
+    index: Annotated[
+        Literal["exact", "faiss"],
+        typer.Option(
+            help="faiss: search fast and approximately, for hundreds of thousands of images; ranks stay exact. Needs "
+            "tiir\\[faiss]."
+        ),
+    ] = "exact",
     protocol: Protocol = None,
     keys: Keys = None,
     captions_per_image: FirstCaptions = None,
@@ -118,7 +125,8 @@ def explore_command(
             raise ConfigError(problem.message.replace("--out", "--site"), hint=hint) from None
         spare_a_core()
         live = live_runs(loaded, data, device=device, features=features, reranker=with_model, say=note)
+        search = Search(live, galleries, index=index, say=note)
         token = new_token(host)
-        app = make_app(folder, data, Search(live, galleries), judged, host=host, token=token)
+        app = make_app(folder, data, search, judged, host=host, token=token)
         show(f"judgements: {file}")
         serve(app, bound, host, token, say=show)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tiir.data.positives import Positives
 from tiir.data.protocols import Gallery
-from tiir.errors import ProtocolError, RunError
+from tiir.errors import ConfigError, ProtocolError, RunError
 from tiir.report.chunks import rounded
 from tiir.report.live import Encoder, LiveRun
-from tiir.scoring.order import best
-from tiir.scoring.pairs import Embeddings
-from tiir.scoring.run import Run
+from tiir.report.sides import Sides
 from tiir.scoring.shortlist import Listed
 
 if TYPE_CHECKING:
@@ -37,11 +33,36 @@ class Search:
         runs: from `live_runs`.
         galleries: of the protocol in use, where edited captions are ranked. A free text or photo searches the whole
             data set.
+        index: "exact" looks at every candidate; "faiss" finds most of the best ones in an index that is built now.
+            Edited captions are ranked exactly by either.
+        say: called with what an index costs, and what it finds.
+
+    Raises:
+        MissingExtraError: FAISS is asked for and not installed.
     """
 
-    def __init__(self, runs: Sequence[LiveRun], galleries: Sequence[Gallery]) -> None:
+    def __init__(
+        self,
+        runs: Sequence[LiveRun],
+        galleries: Sequence[Gallery],
+        *,
+        index: Literal["exact", "faiss"] = "exact",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if index not in ("exact", "faiss"):
+            raise ConfigError(f"no index {index!r}", hint="exact or faiss")
         self.runs, self.galleries = runs, galleries
-        self._sides = [_Sides(live.run) if live.encoder else None for live in runs]
+        self._sides: list[Sides | None] = []
+        for live in runs:
+            sides = None
+            if live.encoder is not None:
+                # A cascade searches as its first stage does: one index is enough.
+                sides = next((known for known in self._sides if known and known.hold(live.run)), None)
+                if sides is None:
+                    sides = Sides(live.run)
+                    if index == "faiss":
+                        sides.build(say)
+            self._sides.append(sides)
         self._encoders = list(dict.fromkeys(live.encoder for live in runs if live.encoder))
 
     @property
@@ -73,18 +94,20 @@ class Search:
             depth: images to list.
 
         Returns:
-            By Run: run (its number), candidates (positions of images), scores, and reranked: None, or by (the cross
-            encoder), candidates and scores, where those off the shortlist follow in the first stage's order.
+            By Run: run (its number), candidates (positions of images), scores, reranked: None, or by (the cross
+            encoder), candidates and scores, where those off the shortlist follow in the first stage's order; and
+            approximate: None, or what the index finds of the exact best candidates (see `tiir.report.index`).
         """
         answers = []
         for number, live, sides in self._asked():
             vector, reranked = vectors[live.encoder], None
-            first, scores = next(sides.images(vector, depth))
+            first, scores = sides.images(vector, depth)
             if live.reranker is not None:
                 listed = self._listed(text, vector, live, sides, depth)
-                found = next(sides.images(vector, depth, listed=listed))
+                found = sides.images(vector, depth, listed=listed)
                 reranked = {"by": live.reranker.name} | _columns(*found)
-            answers.append({"run": number, **_columns(first, scores), "reranked": reranked})
+            facts = {"reranked": reranked, "approximate": sides.approximate("images")}
+            answers.append({"run": number, **_columns(first, scores), **facts})
         return answers
 
     def photo(self, image: Image, depth: int) -> Answers:
@@ -98,8 +121,9 @@ class Search:
         return [
             {
                 "run": number,
-                **_columns(*next(sides.captions(vectors[live.encoder], depth))),
+                **_columns(*sides.captions(vectors[live.encoder], depth)),
                 "reranked": None,
+                "approximate": sides.approximate("captions"),
             }
             for number, live, sides in self._asked()
         ]
@@ -132,7 +156,7 @@ class Search:
             if short is not None:
                 asked = short.listed("t2i", gallery).of(query)
                 before = Listed(np.zeros(len(asked[0]), np.int64), *asked)
-                after = _within(self._listed(text, vector, live, sides, 0), gallery)
+                after = _within(self._listed(text, vector, live, sides, 0, exact=True), gallery)
             assert live.run.text_embeds is not None
             then = np.asarray(live.run.text_embeds[caption : caption + 1])
             rank_before = sides.ranked(then, gallery, own, before)[0]
@@ -154,12 +178,21 @@ class Search:
             if sides is not None
         ]
 
-    def _listed(self, text: str, vector: FloatArray, live: LiveRun, sides: _Sides, depth: int) -> Listed:
+    def _listed(
+        self,
+        text: str,
+        vector: FloatArray,
+        live: LiveRun,
+        sides: Sides,
+        depth: int,
+        *,
+        exact: bool = False,
+    ) -> Listed:
         # The shortlist of a text as its cascade would have made it; of another Run, what is shown.
         assert live.reranker is not None
         short = live.run.shortlist
         depth = depth if short is None else int(live.run.info.notes["depth"])
-        found, first = next(sides.images(vector, depth))
+        found, first = sides.images(vector, depth, exact=exact)
         place = np.argsort(found)
         found, first = found[place], first[place]
         scores = live.reranker.scores(text, found).astype(np.float64)
@@ -176,55 +209,6 @@ class Search:
             if len(here):
                 return gallery, int(gallery.caption_queries[here[0]])
         raise ProtocolError(f"caption {caption} is no query of the protocol")
-
-
-class _Sides:
-    """A Run's vectors as candidates, with what scoring against them takes, computed once."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    @cached_property
-    def _images(self) -> Embeddings:
-        assert self._run.image_embeds is not None
-        images = np.asarray(self._run.image_embeds)
-        return Embeddings(images[:1], images)
-
-    @cached_property
-    def _captions(self) -> Embeddings:
-        assert self._run.text_embeds is not None
-        captions = np.asarray(self._run.text_embeds)
-        return Embeddings(captions[:1], captions)
-
-    def images(self, vector: FloatArray, depth: int, *, listed: Listed | None = None) -> Any:
-        """The best images for the vector of a text, (1, d)."""
-        return best(_Asked(vector, self._images), np.zeros(1, np.int64), depth, listed=listed)
-
-    def captions(self, vector: FloatArray, depth: int) -> Any:
-        """The best captions for the vector of a picture, (1, d)."""
-        return best(_Asked(vector, self._captions), np.zeros(1, np.int64), depth)
-
-    def ranked(
-        self, vector: FloatArray, gallery: Gallery, own: IntArray, listed: Listed | None
-    ) -> tuple[int, IntArray, npt.NDArray[np.float64]]:
-        """All images of a gallery in order, and the rank of the first of `own` among them."""
-        images, n = self._images, len(gallery.images)
-        if n < images.shape[1]:
-            images = Embeddings(images.rows, images.columns[gallery.images])
-        positives = Positives.pairs(np.zeros(len(own), np.int64), own, (1, n))
-        pairs = _Asked(vector, images)
-        order, scores = next(best(pairs, np.zeros(1, np.int64), n, positives=positives, listed=listed))
-        return 1 + int(np.flatnonzero(np.isin(order, own))[0]), order, scores
-
-
-class _Asked(Embeddings):
-    """New rows against columns whose lengths are known already."""
-
-    def __init__(self, rows: FloatArray, against: Embeddings) -> None:
-        self.names, self.rows, self.columns = against.names, rows, against.columns
-        self.shape, self.dtype = (len(rows), against.shape[1]), against.dtype
-        lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
-        self.norms = lengths, against.norms[1]
 
 
 def _within(listed: Listed, gallery: Gallery) -> Listed:

@@ -15,6 +15,12 @@
     return tiir.columns.board(t, side, columns);
   }
 
+  // An index misses some: how many, where it misses most.
+  function approximate(results) {
+    const [worst] = results.map((result) => result.approximate).filter(Boolean).sort((one, other) => one.recall - other.recall);
+    return worst && el("p", { class: "muted small" }, `Approximate search (FAISS): it finds ${(Math.floor(1000 * worst.recall) / 10).toFixed(1)}% of the exact best 10, measured on ${format.count(worst.queries, "query", "queries")} of this data set.`);
+  }
+
   async function show(first) {
     const t = await rows.load();
     const models = tiir.site.models || [];
@@ -29,7 +35,7 @@
       try {
         const found = await what();
         if (mine !== turn) return;
-        answer.replaceChildren(...[shown, el("p", { class: "muted small" }, `${format.count(found.results.length, "run")} in ${found.seconds.toFixed(2)} s`), board(t, side, found.results)].filter(Boolean));
+        answer.replaceChildren(...[shown, el("p", { class: "muted small" }, `${format.count(found.results.length, "run")} in ${found.seconds.toFixed(2)} s`), approximate(found.results), board(t, side, found.results)].filter(Boolean));
       } catch (error) {
         if (mine === turn) answer.replaceChildren(...[shown, el("p", { class: "notice", role: "alert" }, error.message)].filter(Boolean));
       }
