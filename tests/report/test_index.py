@@ -73,10 +73,13 @@ def test_what_is_no_number_is_refused() -> None:
         Index(both)
 
 
-def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss(monkeypatch: pytest.MonkeyPatch, tiir: Any) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"tiir\[faiss\]"):
         Index(pairs(50))
+    code, _, said = tiir("explore", "run", "--index", "faiss")
+    assert code != 0
+    assert "pip install 'tiir[faiss]'" in said
 
 
 def test_an_unknown_index_is_refused() -> None:

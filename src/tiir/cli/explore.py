@@ -72,6 +72,7 @@ def explore_command(
     """Look at Runs in the browser: as `tiir report`, and search live, edit captions, judge what was retrieved."""
     import contextlib
     import tempfile
+    from importlib.util import find_spec
 
     from tiir.data.protocols import default_protocol, resolve
     from tiir.report.build import build_site
@@ -86,6 +87,8 @@ def explore_command(
     except ImportError as problem:
         raise MissingExtraError(problem.name or "fastapi", "explore") from None
 
+    if index == "faiss" and find_spec("faiss") is None:  # said before the long work
+        raise MissingExtraError("faiss-cpu", "faiss")
     loaded = [Run.load(path) for path in runs]
     data = loaded[0].load_dataset(dataset)
     for run in loaded:
