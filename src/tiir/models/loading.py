@@ -113,15 +113,17 @@ def check_tokenizer(name: str, tokenizer: Any, vocabulary: int | None = None) ->
         vocabulary: tokens that the model has, if known.
 
     Raises:
-        ModelError: it has no padding token, knows no word, or has more tokens than the model.
+        ModelError: it takes no text, has no padding token, knows no word, or has more tokens than the model.
     """
-    probed = tokenizer(list(PROBES), truncation=False, verbose=False)["input_ids"]
+    hint = "copy all its tokenizer files into the directory"
+    try:
+        probed = tokenizer(list(PROBES), truncation=False, verbose=False)["input_ids"]
+    except Exception as problem:  # tokenizers raises Exception itself
+        raise ModelError(f"{name}: its tokenizer takes no text: {problem}", hint=hint) from problem
     known = {token for ids in probed for token in ids}
     if tokenizer.pad_token is None or known <= set(tokenizer.all_special_ids):
         lack = "has no padding token" if tokenizer.pad_token is None else "knows no word"
-        raise ModelError(
-            f"{name}: its tokenizer {lack}", hint="copy all its tokenizer files into the directory"
-        )
+        raise ModelError(f"{name}: its tokenizer {lack}", hint=hint)
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise ModelError(
             f"{name}: its tokenizer has {len(tokenizer)} tokens, the model {vocabulary}",

@@ -43,9 +43,20 @@ class SentenceEncoder:
         try:
             with quiet():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
-                model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **options)
-        except (OSError, ValueError, KeyError) as problem:
-            raise ModelError(f"{name} cannot be loaded as a text encoder: {problem}") from problem
+                model, report = AutoModel.from_pretrained(
+                    name, use_safetensors=True, output_loading_info=True, **options
+                )
+        except (
+            Exception
+        ) as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
+            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            raise ModelError(f"{name} cannot be loaded as a text encoder: {first}") from problem
+        # transformers fills what a checkpoint lacks with random numbers; the pooler is not used here.
+        if random := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
+            raise ModelError(
+                f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
+                hint="the checkpoint is incomplete or of another architecture",
+            )
         check_tokenizer(name, self._tokenizer, getattr(model.config, "vocab_size", None))
         self._device = choose_device(device)
         self._model = model.to(self._device).eval()
@@ -90,13 +101,21 @@ class SentenceEncoder:
 
 
 def _takes_first(name: str) -> bool:
-    modules = _layout(name, "modules.json") or []
+    modules, pooling = _layout(name, "modules.json") or [], _layout(name, POOLING)
+    if not (
+        isinstance(modules, list)
+        and all(isinstance(module, dict) and "type" in module for module in modules)
+        and (pooling is None or isinstance(pooling, dict))
+    ):
+        raise ModelError(
+            f"{name}: modules.json or {POOLING} is not of the sentence-transformers layout",
+            hint="copy all its files again",
+        )
     if other := {str(module["type"]).rsplit(".", 1)[-1] for module in modules} - STEPS:
         raise ModelError(
             f"{name} has steps that are not known here: {', '.join(sorted(other))}",
             hint="encoders of a transformer and a pooling are supported",
         )
-    pooling = _layout(name, POOLING)
     if pooling is None:
         return False
     modes = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True}

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, DataError, MissingExtraError, TiirError
+from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError, TiirError
 from tiir.io import read_json, remove_leftovers, write_json
 from tiir.models.loading import choose_device
 from tiir.train.config import LxmertTrainConfig, TrainConfig
@@ -87,6 +87,10 @@ def begin(
             write_json(out / "training.json", record)
     else:
         begun = read_json(out / "training.json", error=ConfigError)
+        if not isinstance(begun, dict):
+            raise ConfigError(
+                f"{out / 'training.json'} is no record of a training", hint="choose another --out"
+            )
         # What an earlier version did not record counts as the same.
         for key, before, now in _differences({**record, **begun}, record):
             raise ConfigError(
@@ -121,9 +125,11 @@ class RecallTrainer(Trainer):  # type: ignore[misc]
         # The Trainer only asks whether there is something to evaluate on.
         super().__init__(eval_dataset=None if validate is None else [0], callbacks=callbacks, **options)
         self.validate = validate
+        self.stepped = False  # whether a batch has been trained on, now or after a resume
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], **_: Any) -> Tensor:
         """What the module gives."""
+        self.stepped = True
         loss: Tensor = model(**inputs)
         return loss
 
@@ -152,8 +158,20 @@ def run(
         out: the model's directory.
         model, tokenizer, more: what the directory holds.
         weights: precision of the saved model.
+
+    Raises:
+        ModelError: the checkpoint cannot be read.
     """
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except Exception as problem:
+        if last is None or trainer.stepped or isinstance(problem, TiirError):
+            raise
+        # torch.load and transformers raise many kinds on what is damaged, or holds more than tensors and numbers.
+        raise ModelError(
+            f"cannot continue from {last}: {(str(problem).strip() or type(problem).__name__).splitlines()[0]}",
+            hint="delete that folder: --resume then goes on from the checkpoint before it, or from the start",
+        ) from problem
     if trainer.is_world_process_zero():
         model.to(getattr(torch, weights))
         if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
@@ -263,7 +281,8 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
+    named = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
+    whole = [path for path in named if _is_whole(path)]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
