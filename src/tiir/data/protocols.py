@@ -193,9 +193,10 @@ def describe(
 
 
 def _own(dataset: Dataset, images: IntArray, limit: int | None) -> Gallery:
-    captions = np.concatenate([dataset.captions_of(image)[:limit] for image in images])
     if limit is None and len(images) == dataset.n_images:
         captions = np.arange(dataset.n_captions)  # the data set's own order, so that nothing is gathered
+    else:
+        captions = np.concatenate([dataset.captions_of(image)[:limit] for image in images])
     place = np.full(dataset.n_images, -1)
     place[images] = np.arange(len(images))
     positives = Positives.of(place[dataset.caption_image[captions]], n_images=len(images))
