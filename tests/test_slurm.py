@@ -219,12 +219,14 @@ def test_jobs_run_to_their_end(job: Job, world: Path, tmp_path: Path, name: str)
         ended = job(name, RUNS=first, OUT=out)
         made = out / "run" / "queries.parquet"
     elif name == "compare":
-        ended = job(name, RUNS=f"{first} {world / 'other'}", OUT=tmp_path / "queries.parquet")
+        ended = job(
+            name, "--resamples", "100", RUNS=f"{first} {world / 'other'}", OUT=tmp_path / "queries.parquet"
+        )
         made = tmp_path / "queries.parquet"
     else:
-        verb = ["score", f"lxmert:{lxmert}", str(data), "--features", str(regions), "--out", str(out)]
         with TemporaryDirectory(prefix="ray-") as short:  # the names of sockets have a limit
-            ended = job(name, *verb, RAY_TMPDIR=short)
-        made = out / "run.json"
+            ended = job(name, "evaluate", str(first), "--resamples", "0", "--json", RAY_TMPDIR=short)
+        assert '"i2t_R@1"' in ended.stdout
+        made = first
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert made.exists()
