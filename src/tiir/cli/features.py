@@ -158,10 +158,12 @@ def extract_command(
     files: dict[str, Any] = {"dtype": dtype, "resume": resume, "overwrite": overwrite}
     if what == "scenes":
         from tiir.features.scenes import scenes_features
+        from tiir.scoring.engines.torchrun import started_by_torchrun
 
-        if engine or workers or address:
+        if engine or workers or address or started_by_torchrun():
             raise ConfigError(
-                "--engine, --workers and --address do nothing with --extractor scenes", hint="leave them out"
+                "--extractor scenes takes seconds, in one process",
+                hint="leave torchrun, --engine, --workers and --address out",
             )
         _made(scenes_features(data, out, **given, **files), out)
         return

@@ -154,6 +154,7 @@ def squares(engine: Engine, job: Pieces, n: int = 9) -> dict[int, int]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A Ray cluster: a head that computes nothing, and two nodes."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)  # else Ray writes one to the home folder
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

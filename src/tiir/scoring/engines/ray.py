@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +52,8 @@ class RayEngine(Engine):
         if ours:
             options: dict[str, Any] = {"address": address}
             if address is None:  # on this machine alone, and not seen from outside
+                # Ray lets nobody in without it, and writes one to the home folder where there is none.
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
                 options = {
                     "address": "local",
                     "num_cpus": workers,
