@@ -208,7 +208,9 @@ def test_a_tsv_of_other_numbers(tmp_path: Path) -> None:
         (7, "0", "0 boxes"),
         (7, "nan", "nan"),
         (7, "2.5", "2.5"),
-        (7, "1" + "0" * 30, "no float32 array"),
+        (7, "1" + "0" * 30, "1" + "0" * 19 + " boxes"),
+        (2, "2" * 400, "2" * 20 + " x"),
+        (7, "1000", "no float32 array"),
         (8, encoded(np.zeros(6)), "2 numbers"),
     ]:
         path.write_text("\t".join(map(str, [*row[:column], value, *row[column + 1 :]])) + "\n")

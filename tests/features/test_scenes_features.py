@@ -79,6 +79,9 @@ def test_what_is_no_scene(scenes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'objects'"):
         scenes_features(replace(scenes, image_columns={}), tmp_path / "s.h5")
     scene = {"backdrop": "sea", "things": [{"kind": "whale"}]}
-    texts = [*scenes.image_columns["objects"][:-1], json.dumps(scene)]
-    with pytest.raises(DataError, match=f"image '{scenes.image_ids[-1]}'"):
-        scenes_features(replace(scenes, image_columns={"objects": texts}), tmp_path / "s.h5")
+    for last in (json.dumps(scene), "[" * 100_000):
+        texts = [*scenes.image_columns["objects"][:-1], last]
+        with pytest.raises(DataError, match=f"image '{scenes.image_ids[-1]}'"):
+            scenes_features(
+                replace(scenes, image_columns={"objects": texts}), tmp_path / "s.h5", overwrite=True
+            )

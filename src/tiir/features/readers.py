@@ -271,10 +271,9 @@ def _tsv_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
                 height, width, count = (int(row[key]) for key in ("img_h", "img_w", "num_boxes"))
             except ValueError as problem:
                 raise DataError(f"{where}: {problem}", hint=f"columns are {', '.join(row)}") from None
-            if min(height, width, count) < 1:
-                raise DataError(
-                    f"{where} has {width} x {height} pixels and {count} boxes", hint="each is 1 or more"
-                )
+            if not all(1 <= number < 2**31 for number in (height, width, count)):
+                shown = f"{str(width)[:20]} x {str(height)[:20]} pixels and {str(count)[:20]} boxes"
+                raise DataError(f"{where} has {shown}", hint="each is 1 or more, and below 2 to the 31st")
             boxes = _decoded(where, "boxes", row["boxes"], count)  # (R, 4)
             if boxes.shape[1] != 4:
                 raise DataError(f"{where}: boxes have {boxes.shape[1]} numbers", hint="expected x1 y1 x2 y2")

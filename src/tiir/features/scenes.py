@@ -118,7 +118,7 @@ def _regions(image_id: str, text: str) -> tuple[npt.NDArray[np.float32], npt.NDA
         features[len(scene["things"]) :, _COLUMN["backdrop", scene["backdrop"]]] = 1
         if len(scene["things"]) >= N_REGIONS:
             raise ValueError(f"{len(scene['things'])} things")
-    except (ValueError, KeyError, TypeError, IndexError) as problem:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as problem:
         raise DataError(
             f"image {image_id!r}: its 'objects' are not those of a scene: {type(problem).__name__} {problem}",
             hint="prepare the data set again",
