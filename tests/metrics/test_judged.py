@@ -78,8 +78,8 @@ def test_directions_that_were_judged_apart(coco: Dataset) -> None:
     pytest.importorskip("eccv_caption")
     (gallery,) = resolve("cxc", coco)
     image, caption = int(gallery.images[17]), int(gallery.captions[4000])
-    scores = np.zeros((coco.n_images, coco.n_captions), np.float32)
-    scores[image, caption] = 1
+    scores = np.random.default_rng(0).random((coco.n_images, coco.n_captions), np.float32)
+    scores[image, caption] = 2
     run = Run(RunInfo.about(coco, "d", "m"), scores=scores)
     made = evaluate(
         run, coco, "cxc", resamples=0, judged=Judged(*(np.array([v]) for v in (image, caption, True)))
