@@ -122,3 +122,12 @@ def test_matrices_go_as_the_names_of_their_files(tmp_path: Path) -> None:
     assert by_column[0].tolist() == want.t2i_counts.better.tolist()
     assert len(engine.job) < scores.nbytes / 4
     assert np.array_equal(pickle.loads(engine.job).pairs.scores, scores)
+
+
+@pytest.mark.parametrize("place", [(2, 9), (9, 2), (8, 9), (10, 3), (3, 10), (10, 10)])
+def test_an_unscored_pair_is_found_in_every_tile(place: tuple[int, int]) -> None:
+    scores = np.eye(11, dtype=np.float32)  # the last row and column are tiles of one
+    scores[place] = np.nan
+    own = Positives.of(np.arange(11), n_images=11)
+    with pytest.raises(RanksError, match=f"image {place[0]} and caption {place[1]} is nan"):
+        count(Matrix(scores), own, own, np.arange(11), np.arange(11), block=5)

@@ -297,11 +297,11 @@ def _count_columns(scores: Floats, compare: np.ufunc, limit: Floats, mask: npt.N
 
 
 def _check(tile: Floats, best_row: Floats, best_column: Floats, top: int, left: int) -> None:
+    # `best_row` and `best_column` are those of the tile, which begins at (top, left).
     finite = np.isfinite(tile)
     if finite.all():
         return
-    height, width = tile.shape
-    asked = np.isfinite(best_row[top : top + height, None]) | np.isfinite(best_column[left : left + width])
+    asked = np.isfinite(best_row[:, None]) | np.isfinite(best_column)
     bad = np.argwhere(~finite & asked)
     if len(bad):
         i, j = bad[0]
