@@ -105,6 +105,27 @@ def test_resume_of_another_plan_names_what_differs(noise: Path, tiny_clip: Path,
     score_dual(model, data, noise, tmp_path / "run", batch_size=8, overwrite=True)
 
 
+def test_tiles_of_another_gpu_are_of_the_same_plan(
+    noise: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = Dataset.load(noise), tmp_path / "run"
+    model, other = load(str(tiny_clip), device="cpu"), load(str(tiny_clip), device="cpu")
+    for one, device in ((model, "cuda:0"), (other, "cuda:1")):
+        one.info = replace(one.info, device=device)  # as processes of torchrun on one node name theirs
+
+    def breaks(texts: object) -> None:
+        raise ConfigError("now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode_captions", breaks)
+        with pytest.raises(ConfigError, match="now"):
+            score_dual(model, data, noise, out, batch_size=8)
+    assert len(list((out / ".parts").glob("images-*.npy"))) == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(other, "encode_prepared", breaks)  # nothing is computed twice
+        score_dual(other, data, noise, out, batch_size=8, resume=True)
+
+
 def test_a_damaged_tile_is_computed_again(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
     data, model = Dataset.load(noise), load(str(tiny_clip))
     whole = score_dual(model, data, noise, tmp_path / "whole", batch_size=4)

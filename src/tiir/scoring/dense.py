@@ -86,7 +86,7 @@ def score_dual(
         "revision": info.revision,
         "dataset": dataset.fingerprint,
         "precision": info.precision,
-        "device": device,
+        "device": device.split(":")[0],  # not which one: processes of torchrun have different ones
         "captions": info.captions,
         "batch_size": batch_size,
         "versions": info.versions,
