@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,19 +64,18 @@ class Ended:
 
 
 class Forks:
-    """A process that has imported everything; `run` forks it.
+    """A process that has imported everything; `run` forks it. It runs nothing itself: a thread does not survive a fork,
+    and a fork waits for ever for what that thread held.
 
     Args:
         folder: for what the forks print.
-        warm: verbs that it runs itself first, so that the libraries are ready.
     """
 
-    def __init__(self, folder: Path, warm: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.log, self._touched = folder / "log.txt", folder / "touched.json"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, env=environment)  # fmt: skip
-        self._order([[str(a) for a in verb] for verb in warm])
         assert self._line() == "ready"
 
     def run(self, arguments: list[Any], below: Path, moment: Moment | None = None) -> Ended:
@@ -124,8 +122,6 @@ def _serve() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for name in MODULES:
         importlib.import_module(name)
-    for verb in json.loads(sys.stdin.readline()):
-        assert _run(verb) == 0
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)

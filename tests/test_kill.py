@@ -113,10 +113,8 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
 
 
 @pytest.fixture(scope="module")
-def forks(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    folder = tmp_path_factory.mktemp("forks")
-    warm = [[*jobs[name].verb, "-o", folder / name] for name in ("all pairs", "embeddings")]
-    made = Forks(folder, warm)
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    made = Forks(tmp_path_factory.mktemp("forks"))
     yield made
     made.close()
 
