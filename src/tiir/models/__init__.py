@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tiir.errors import ModelError
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from tiir.models.loading import Precision
 
 __all__ = ["load", "load_detector"]
+
+# Before the first matrix product: Intel's library, which torch has on CPUs, then rounds alike with every number of threads.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 def load(
