@@ -105,3 +105,21 @@ def test_tiles_of_other_processes_are_found_and_the_folder_is_listed_once(
         assert [tiles.get(keys[n])[0] for n in missing] == missing.tolist()  # type: ignore[index]
         assert len(listings) == 1
         assert tiles.get(keys[3]) is None
+
+
+def test_a_file_system_that_keeps_open_files_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_on_nfs(folder: Path, ignore_errors: bool = False) -> None:
+        (folder / "plan.json").unlink()
+        (folder / "lock").rename(folder / ".nfs0001")
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty")
+
+    with monkeypatch.context() as patch, Tiles.open(tmp_path / "parts", PLAN) as tiles:
+        patch.setattr("tiir.scoring.tiles.shutil.rmtree", as_on_nfs)
+        tiles.remove()
+    with Tiles.open(tmp_path / "parts", PLAN) as tiles:
+        assert tiles.keys() == set()
+        tiles.remove()
+    assert not (tmp_path / "parts").exists()

@@ -47,6 +47,7 @@ class Tiles:
         self.directory = directory
         self._plan = _bytes(plan)
         self._paths: dict[str, list[Path]] = {}  # as last listed, and what was put since
+        self._removed = False
 
     @classmethod
     @contextmanager
@@ -96,7 +97,11 @@ class Tiles:
                     )
             else:
                 write_json(path, plan)
-            yield cls(directory, plan)
+            tiles = cls(directory, plan)
+            yield tiles
+        if tiles._removed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
     def get(self, key: str) -> npt.NDArray[Any] | None:
         """A finished tile, or None where it is missing or damaged (then it is removed)."""
@@ -130,7 +135,9 @@ class Tiles:
 
     def remove(self) -> None:
         """Delete the tiles, once the whole is written."""
-        shutil.rmtree(self.directory)
+        # NFS keeps a file that is open, the lock, under another name until it is closed; then the folder goes, too.
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self._removed = True
 
     def _hash(self, data: bytes) -> str:
         return hashlib.sha256(self._plan + data).hexdigest()[:16]
