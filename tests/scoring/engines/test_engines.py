@@ -19,12 +19,12 @@ from PIL import Image
 
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine
-from tiir.errors import ModelError, RunError
+from tiir.errors import ConfigError, ModelError, RunError
 from tiir.features.store import FeatureStore
 from tiir.models import load
 from tiir.scoring.cross import score_cross
 from tiir.scoring.engines import open_engine
-from tiir.scoring.engines.local import LocalEngine
+from tiir.scoring.engines.local import LocalEngine, chunks
 from tiir.scoring.run import Run
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -193,6 +193,21 @@ def test_a_worker_that_is_killed_is_replaced_by_ray(cluster: Any, tmp_path: Path
 def test_a_worker_that_is_killed_ends_a_local_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a worker process died[\s\S]*--resume"):
         squares(LocalEngine(2), Pieces(tmp_path, kills=4))
+
+
+def test_a_job_that_cannot_be_sent_is_refused_in_words(tmp_path: Path) -> None:
+    job = Pieces(tmp_path)
+    job.results = lambda numbers: iter([(n, n) for n in numbers])  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"cannot be sent to other processes[\s\S]*torchrun"):
+        squares(LocalEngine(2), job)
+
+
+@pytest.mark.parametrize(("n", "most", "workers"), [(36, 16, 2), (7, 16, 2), (1000, 16, 8), (40, 1, 3)])
+def test_every_worker_gets_several_chunks(n: int, most: int, workers: int) -> None:
+    parts = chunks(range(n), most, workers)
+    assert [number for part in parts for number in part] == list(range(n))
+    assert max(map(len, parts)) <= most
+    assert len(parts) >= min(n, 4 * workers)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from tiir.errors import ConfigError, RunError
 __all__ = ["LocalEngine", "chunks"]
 
 Results = list[tuple[int, Any]]
+TURNS = 4  # of each worker, at least: some pieces take longer than others
 
 
 class LocalEngine(Engine):
@@ -55,15 +56,16 @@ class LocalEngine(Engine):
         description: str,
     ) -> None:
         """Compute pieces; see `Engine.run`."""
-        parts = chunks(numbers, job.chunk)
+        parts = chunks(numbers, job.chunk, self.workers)
         if not parts:
             return
+        pickled = _pickled(job)
         # Spawned, not forked: torch's threads do not survive a fork. The pipe closes when this process ends or leaves.
         context = get_context("spawn")
         watched, held = context.Pipe(duplex=False)
         workers = min(self.workers, len(parts))
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        pool = ProcessPoolExecutor(workers, context, _open, (pickle.dumps(job), watched, threads))
+        pool = ProcessPoolExecutor(workers, context, _open, (pickled, watched, threads))
         try:
             done = _in_order_of_start(pool, parts, 2 * workers)
             for n, result in self._track(done, numbers, weights, unit, description):
@@ -82,14 +84,27 @@ class LocalEngine(Engine):
             watched.close()
 
 
-def chunks(numbers: Sequence[int], size: int) -> list[list[int]]:
-    """The numbers in lists of neighbours.
+def chunks(numbers: Sequence[int], most: int, workers: int) -> list[list[int]]:
+    """The numbers in lists of neighbours, at most so many each; fewer where every worker would not get several lists.
 
     Example:
-        >>> chunks([1, 2, 5, 6, 7], 2)
-        [[1, 2], [5, 6], [7]]
+        >>> chunks([1, 2, 5, 6, 7], 2, 1)
+        [[1], [2], [5], [6], [7]]
+        >>> chunks(range(9), 2, 1)
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
     """
+    size = max(1, min(most, len(numbers) // (TURNS * workers)))
     return [list(map(int, numbers[start : start + size])) for start in range(0, len(numbers), size)]
+
+
+def _pickled(job: Job) -> bytes:
+    try:
+        return pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as problem:
+        raise ConfigError(
+            f"the model or data cannot be sent to other processes: {problem}",
+            hint="leave --workers out, or start processes that load it themselves: torchrun --nproc-per-node=2 -m tiir ...",
+        ) from problem
 
 
 def _in_order_of_start(

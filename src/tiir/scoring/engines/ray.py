@@ -109,7 +109,7 @@ class RayEngine(Engine):
         description: str,
     ) -> None:
         """Compute pieces; see `Engine.run`."""
-        done = self._done(job, chunks(numbers, job.chunk))
+        done = self._done(job, chunks(numbers, job.chunk, self.workers))
         for n, result in self._track(done, numbers, weights, unit, description):
             put(n, result)
 
