@@ -202,6 +202,20 @@ def test_a_job_that_cannot_be_sent_is_refused_in_words(tmp_path: Path) -> None:
         squares(LocalEngine(2), job)
 
 
+def test_torchrun_of_one_process_shares_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="torchrun did not start"), open_engine("torchrun"):
+        pass
+    for name, value in (
+        ("RANK", "0"),
+        ("WORLD_SIZE", "1"),
+        ("MASTER_ADDR", "localhost"),
+        ("MASTER_PORT", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+    with open_engine("torchrun") as engine:
+        assert (engine.name, engine.workers, engine.first) == ("local", 1, True)
+
+
 @pytest.mark.parametrize(("n", "most", "workers"), [(36, 16, 2), (7, 16, 2), (1000, 16, 8), (40, 1, 3)])
 def test_every_worker_gets_several_chunks(n: int, most: int, workers: int) -> None:
     parts = chunks(range(n), most, workers)

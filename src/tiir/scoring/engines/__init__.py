@@ -34,7 +34,7 @@ def open_engine(
         ...     engine.name, engine.workers
         ('local', 1)
     """
-    from tiir.scoring.engines.torchrun import TorchrunEngine, started_by_torchrun
+    from tiir.scoring.engines.torchrun import TorchrunEngine, launched, started_by_torchrun
 
     under_torchrun = started_by_torchrun()
     name = name or ("torchrun" if under_torchrun else "local")
@@ -46,7 +46,9 @@ def open_engine(
         raise ConfigError(f"address {address} does nothing with engine {name}", hint="--engine ray")
     if workers is not None and workers < 1:
         raise ConfigError(f"workers {workers}", hint="it must be at least 1")
-    if name == "torchrun":
+    if name == "torchrun" and launched() and not under_torchrun and workers is None:
+        yield Engine()  # of one process: nobody to share with
+    elif name == "torchrun":
         if not under_torchrun:
             raise ConfigError(
                 "engine torchrun, but torchrun did not start this process",

@@ -14,15 +14,20 @@ import numpy.typing as npt
 from tiir.engine import Engine, Job
 from tiir.errors import RunError
 
-__all__ = ["TorchrunEngine", "is_first", "started_by_torchrun"]
+__all__ = ["TorchrunEngine", "is_first", "launched", "started_by_torchrun"]
 
 Flags = npt.NDArray[np.bool_]
 VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
+def launched() -> bool:
+    """Whether torchrun started this process, with others or alone."""
+    return os.environ.keys() >= VARIABLES
+
+
 def started_by_torchrun() -> bool:
     """Whether this process is one of several that share the work."""
-    return os.environ.keys() >= VARIABLES and int(os.environ["WORLD_SIZE"]) > 1
+    return launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def is_first() -> bool:
