@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,14 +71,32 @@ class Engine:
             numbers: which; neighbours cost about the same.
             put: is given the number and result of each piece that is done, in this process, in any order.
             weights: work of every piece of the job (not only of `numbers`), counted in `unit`, for the progress bar.
-            unit, description: for the progress bar, such as "pairs" and "scoring".
+            unit, description: for the progress bar, such as "pairs" and "scoring". Under torchrun the bar shows the share of
+                the first process.
 
         Raises:
             RunError: a worker died and could not be replaced.
             TiirError: as a piece raised it.
         """
-        for n, result in self._track(job.results(numbers), numbers, weights, unit, description):
-            put(n, result)
+        mine = self._share(numbers)
+        results = self._results(job, mine)
+        done: Iterator[tuple[int, Any]] = results
+        if self.first:
+            total = sum(weights[n] for n in mine)
+            done = track(
+                done, total=total, description=description, unit=unit, step=lambda piece: weights[piece[0]]
+            )
+        with closing(results):  # so that workers leave, whatever happens here
+            for n, result in done:
+                put(n, result)
+
+    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
+        # What this process sees to.
+        return numbers
+
+    def _results(self, job: Job, numbers: Sequence[int]) -> Generator[tuple[int, Any], None, None]:
+        # (number, result) of each piece, wherever it is computed.
+        yield from job.results(numbers)
 
     def told(self, flags: Flags) -> Flags:
         """What the first process gives here, in all processes, once all are here.
@@ -105,16 +124,3 @@ class Engine:
             RunError: another process failed.
         """
         self.told(np.zeros(1, bool))
-
-    def _track(
-        self,
-        done: Iterator[tuple[int, Any]],
-        numbers: Sequence[int],
-        weights: Sequence[int],
-        unit: str,
-        description: str,
-    ) -> Iterator[tuple[int, Any]]:
-        total = sum(weights[n] for n in numbers)
-        return track(
-            done, total=total, description=description, unit=unit, step=lambda piece: weights[piece[0]]
-        )

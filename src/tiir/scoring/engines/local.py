@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -45,17 +45,7 @@ class LocalEngine(Engine):
             )
         return "cpu"
 
-    def run(
-        self,
-        job: Job,
-        numbers: Sequence[int],
-        put: Callable[[int, Any], None],
-        *,
-        weights: Sequence[int],
-        unit: str,
-        description: str,
-    ) -> None:
-        """Compute pieces; see `Engine.run`."""
+    def _results(self, job: Job, numbers: Sequence[int]) -> Generator[tuple[int, Any], None, None]:
         parts = chunks(numbers, job.chunk, self.workers)
         if not parts:
             return
@@ -67,9 +57,7 @@ class LocalEngine(Engine):
         threads = max(1, (os.cpu_count() or 1) // self.workers)
         pool = ProcessPoolExecutor(workers, context, _open, (pickled, watched, threads))
         try:
-            done = _in_order_of_start(pool, parts, 2 * workers)
-            for n, result in self._track(done, numbers, weights, unit, description):
-                put(n, result)
+            yield from _in_order_of_start(pool, parts, 2 * workers)
         except BrokenProcessPool:
             raise RunError(
                 "a worker process died (killed, perhaps for the memory it took)",
@@ -127,7 +115,7 @@ def _open(pickled: bytes, watched: Connection, threads: int) -> None:
     global _job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the first process, which ends the others
     threading.Thread(target=_leave_after, args=(watched,), daemon=True).start()
-    _job = pickle.loads(pickled)
+    _job = pickle.loads(pickled)  # from the process that started this one, never from a file
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -98,22 +98,7 @@ class RayEngine(Engine):
         self.device = "cuda" if gpus and device != "cpu" else None
         return "cpu"
 
-    def run(
-        self,
-        job: Job,
-        numbers: Sequence[int],
-        put: Callable[[int, Any], None],
-        *,
-        weights: Sequence[int],
-        unit: str,
-        description: str,
-    ) -> None:
-        """Compute pieces; see `Engine.run`."""
-        done = self._done(job, chunks(numbers, job.chunk, self.workers))
-        for n, result in self._track(done, numbers, weights, unit, description):
-            put(n, result)
-
-    def _done(self, job: Job, parts: Sequence[Sequence[int]]) -> Iterator[tuple[int, Any]]:
+    def _results(self, job: Job, numbers: Sequence[int]) -> Generator[tuple[int, Any], None, None]:
         import ray
 
         held = ray.put(job)
@@ -122,29 +107,39 @@ class RayEngine(Engine):
             num_cpus=1, num_gpus=int(self.device is not None), max_calls=0, max_retries=RETRIES,
             scheduling_strategy="SPREAD",
         )(_results)  # fmt: skip
-        left, waiting = iter(parts), []
-        while True:
-            for part in left:
-                waiting.append(task.remote([held], part, self.device, _versions()))
-                if len(waiting) >= self.workers:
-                    break
-            if not waiting:
-                return
-            (ready, *_), waiting = ray.wait(waiting)
-            try:
-                results = ray.get(ready)
-            except ray.exceptions.RayTaskError as problem:
-                if isinstance(problem.cause, TiirError):
-                    raise problem.cause from None
-                raise
-            except ray.exceptions.RayError as problem:
-                raise RunError(
-                    f"Ray gave up a piece of the work after {RETRIES} retries: {type(problem).__name__}: "
-                    f"{str(problem).strip().splitlines()[0]}",
-                    hint="what was finished stays, --resume goes on; a worker that is killed for its memory needs "
-                    "fewer --workers a node or a smaller --memory",
-                ) from None
-            yield from results
+        left, waiting = iter(chunks(numbers, job.chunk, self.workers)), []
+        try:
+            while True:
+                for part in left:
+                    waiting.append(task.remote([held], part, self.device, _versions()))
+                    if len(waiting) >= self.workers:
+                        break
+                if not waiting:
+                    return
+                (ready, *_), waiting = ray.wait(waiting)
+                yield from _fetched(ready)
+        finally:  # after an error: nobody wants the rest
+            for one in waiting:
+                ray.cancel(one, force=True)
+
+
+def _fetched(ready: Any) -> list[tuple[int, Any]]:
+    import ray
+
+    try:
+        results: list[tuple[int, Any]] = ray.get(ready)
+    except ray.exceptions.RayTaskError as problem:
+        if isinstance(problem.cause, TiirError):
+            raise problem.cause from None
+        raise
+    except ray.exceptions.RayError as problem:
+        raise RunError(
+            f"Ray gave up a piece of the work after {RETRIES} retries: {type(problem).__name__}: "
+            f"{str(problem).strip().splitlines()[0]}",
+            hint="what was finished stays, --resume goes on; a worker that is killed for its memory needs "
+            "fewer --workers a node or a smaller --memory",
+        ) from None
+    return results
 
 
 def _answers(address: str) -> None:

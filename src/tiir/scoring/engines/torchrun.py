@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.engine import Engine, Job
+from tiir.engine import Engine
 from tiir.errors import RunError
 
 __all__ = ["TorchrunEngine", "is_first", "launched", "started_by_torchrun"]
@@ -75,23 +75,8 @@ class TorchrunEngine(Engine):
             return device
         return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
 
-    def run(
-        self,
-        job: Job,
-        numbers: Sequence[int],
-        put: Callable[[int, Any], None],
-        *,
-        weights: Sequence[int],
-        unit: str,
-        description: str,
-    ) -> None:
-        """Compute this process's share; see `Engine.run`. The bar of the first one shows its own share."""
-        mine = numbers[self.rank :: self.workers]
-        done = job.results(mine)
-        if self.first:
-            done = self._track(done, mine, weights, unit, description)
-        for n, result in done:
-            put(n, result)
+    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
+        return numbers[self.rank :: self.workers]
 
     def told(self, flags: Flags) -> Flags:
         """What the first process gives here, in all of them; see `Engine.told`."""
