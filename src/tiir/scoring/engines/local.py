@@ -61,7 +61,7 @@ class LocalEngine(Engine):
         except BrokenProcessPool:
             raise RunError(
                 "a worker process died (killed, perhaps for the memory it took)",
-                hint="what was finished stays, --resume goes on; fewer --workers or a smaller --memory take less",
+                hint="what was finished stays (--resume goes on, where the verb writes); fewer --workers or a smaller --memory take less",
             ) from None
         except BaseException:
             held.close()  # the workers leave now, not when their pieces are done

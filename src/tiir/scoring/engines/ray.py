@@ -136,7 +136,7 @@ def _fetched(ready: Any) -> list[tuple[int, Any]]:
         raise RunError(
             f"Ray gave up a piece of the work after {RETRIES} retries: {type(problem).__name__}: "
             f"{str(problem).strip().splitlines()[0]}",
-            hint="what was finished stays, --resume goes on; a worker that is killed for its memory needs "
+            hint="what was finished stays (--resume goes on, where the verb writes); a worker that is killed for its memory needs "
             "fewer --workers a node or a smaller --memory",
         ) from None
     return results
