@@ -31,7 +31,7 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## Run every benchmark; each prints a ratio against a named rival
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: install  ## Run every benchmark (about an hour) and write benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
 
 .PHONY: help install demo test test-fast lint bench

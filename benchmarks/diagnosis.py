@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
+from measure import table
 from tiir import models
 from tiir.analysis.captions import caption_tags
 from tiir.analysis.concreteness import concreteness, image_vectors
@@ -34,6 +35,7 @@ MODEL = Path(__file__).parent.parent / "src" / "tiir" / "assets" / "scenes-clip"
 
 def scenes_tags() -> None:
     print("Scenes: tags against the known fault of each caption")
+    rows = []
     model = models.load(str(MODEL), device="cpu")
     for split, seed in [("test", 0), ("test", 1), ("val", 0)]:
         with tempfile.TemporaryDirectory() as folder:
@@ -46,10 +48,11 @@ def scenes_tags() -> None:
             told = np.isin(np.arange(data.n_captions), tags.loc[tags["tag"] == tag, "caption"])
             true = faults == tag
             right = (told & true).sum()
-            print(
-                f"  {split} (seed {seed}, {data.n_captions:,} captions)  {tag:15} precision {right / max(told.sum(), 1):.3f}"
-                f"  recall {right / true.sum():.3f}  ({true.sum()} true, {told.sum()} told)"
-            )
+            rows.append(
+                (f"{split}, seed {seed}: {tag}", f"{data.n_captions:,}", f"{right / max(told.sum(), 1):.3f}",
+                 f"{right / true.sum():.3f}", true.sum(), told.sum())
+            )  # fmt: skip
+    table(["", "captions", "precision", "recall", "true", "told"], rows)
 
 
 def flickr8k_suspicion(shared: Path, encoder: str | None) -> None:
@@ -81,13 +84,15 @@ def flickr8k_suspicion(shared: Path, encoder: str | None) -> None:
         scorers["best encoder cosine"] = lambda i, c: best_cosine(data, vectors, i, c)
         scorers["suspicion (encoder)"] = CaptionFit(words, vectors)
     print("Flickr8k test: suspicion against people's judgements (AUC, 95% bootstrap over images)")
+    rows = []
     for name, scorer in scorers.items():
         cells = []
         for images, captions, right in judged.values():
             values = np.asarray(scorer(images, captions))
             low, high = interval(images, values, right)
             cells.append(f"{roc_auc_score(right, values):.4f} ({low:.3f} to {high:.3f})")
-        print(f"  {name:32} experts {cells[0]}   crowd {cells[1]}")
+        rows.append((name, *cells))
+    table(["", "experts", "crowd"], rows)
     images, captions, right = judged["expert"]
     for name in ("suspicion (embedded default)", "suspicion (encoder)"):
         if name in scorers:

@@ -15,12 +15,12 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from measure import alternate, ratio, table
 from tiir.io import read_json
 from tiir.models.dual import TransformersDualEncoder
 from tiir.models.scratch import new_clip
@@ -76,28 +76,17 @@ def main() -> None:
         return np.concatenate([model._encode(batch, LENGTH) for batch in batches])
 
     ways = {"bucketed by length": lambda: model.encode_captions(captions), "padded to 77": padded}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    vectors = {}
     for pad_to in (None, LENGTH):  # warm up
         model._encode(captions[:32], pad_to)
-    for _ in range(options.rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            vectors[name] = way()
-            seconds[name].append(time.perf_counter() - start)
-            print(f"round {len(seconds[name])}, {name}: {seconds[name][-1]:.1f} s", flush=True)
-    for name, spent in seconds.items():
-        print(
-            f"{name:<20}{statistics.median(spent):8.2f} s   {len(captions) / statistics.median(spent):8.0f} captions/s"
-        )
-    fast, slow = seconds.values()
-    ratio = statistics.median(b / a for a, b in zip(fast, slow, strict=True))
+    seconds, vectors = alternate(ways, options.rounds)
+    slow = seconds["padded to 77"]
+    rows = [
+        (name, f"{len(captions) / statistics.median(spent):.0f}", ratio(slow, spent))
+        for name, spent in seconds.items()
+    ]
+    table(["", "captions/s", "faster than padded"], rows)
     a, b = vectors.values()
-    print(
-        f"ratio {ratio:.2f}x (at least 3), largest difference of unit vectors {np.abs(a - b).max():.1e} (at most 1e-5)"
-    )
-    if ratio < 3 or np.abs(a - b).max() > 1e-5:
-        raise SystemExit("the claim does not hold here")
+    print(f"largest difference of unit vectors {np.abs(a - b).max():.1e}")
 
 
 if __name__ == "__main__":

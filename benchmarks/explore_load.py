@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from measure import table
+
 WARM = 5.0  # seconds before anything counts
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "tiir" / "assets"
 
@@ -195,18 +197,17 @@ def main() -> None:
             f"through the model, {1000 * searched:.2f} ms for its ten best images",
             flush=True,
         )
-        found = {}
+        found, rows = {}, []
         for what, batch in (("one text at a time", 1), ("texts together", 32)):
             found[what] = got = measure(
                 folder, batch, options.threads, options.clients, options.seconds, texts
             )
             before, after = (size / 2**20 for size in got["memory"])
-            print(
-                f"{what:<20}{options.clients} clients, {options.seconds:.0f} s: {got['rate']:7.1f} answers/s, "
-                f"p50 {1000 * got['p50']:.0f} ms, p99 {1000 * got['p99']:.0f} ms, {got['errors']} errors in "
-                f"{got['answers']:,}, memory {before:.0f} -> {after:.0f} MB",
-                flush=True,
-            )
+            times = f"{1000 * got['p50']:.0f}", f"{1000 * got['p99']:.0f}"
+            errors = f"{got['errors']} of {got['answers']:,}"
+            rows.append((what, f"{got['rate']:.0f}", *times, errors, f"{before:.0f} -> {after:.0f}"))
+    print(f"{options.clients} clients search for {options.seconds:.0f} s")
+    table(["", "answers/s", "p50, ms", "p99, ms", "errors", "memory, MB"], rows)
     alone, together = found["one text at a time"], found["texts together"]
     ratio = together["rate"] / alone["rate"]
     grown = together["memory"][1] / together["memory"][0]

@@ -35,6 +35,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import BertTokenizer
 
+from measure import ratio, table
 from tiir.data.dataset import Dataset as Captioned
 from tiir.features import FeatureInfo, FeatureStore
 from tiir.train.negatives import TruePairs
@@ -194,12 +195,13 @@ def compare(
                 continue  # it makes batches only
             few = order[:256] if "study" in name else order  # it is slow, and even so well measured
             spent[name].append(way(source, few))
-    print(title)
-    for name, times in spent.items():
-        if not times:
-            continue
-        ratio = statistics.median(b / a for a, b in zip(spent["store"], times, strict=True))
-        print(f"  {name:<16}{statistics.median(times):8.3f} ms a sample   {ratio:7.1f}x the store's time")
+    rows = [
+        (name, f"{statistics.median(times):.3f}", ratio(times, spent["store"]))
+        for name, times in spent.items()
+        if times
+    ]
+    table([title, "ms a sample", "of the store's time"], rows)
+    print()
 
 
 if __name__ == "__main__":

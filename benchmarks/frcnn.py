@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from measure import ratio, table
 from tiir.models.frcnn.config import FrcnnConfig
 from tiir.models.frcnn.detect import Found, detect
 from tiir.models.frcnn.network import FrcnnNetwork
@@ -109,10 +110,13 @@ def main() -> None:
     rate = {name: options.images / statistics.median(took) for name, took in seconds.items()}
     print(f"{options.images} images of {HEIGHT} x {WIDTH}, {work:.2f} TFLOP each, {device}, "
           f"{torch.get_num_threads()} threads, kernels of {'torch' if torchvision_ops() is None else 'torchvision'}")  # fmt: skip
-    for name, value in rate.items():
-        print(f"{name:<22} {value:8.3f} images/s  {value * work:8.2f} TFLOP/s")
+    slow, fast = seconds.values()
+    rows = [
+        (name, f"{rate[name]:.3f}", f"{rate[name] * work:.2f}", ratio(slow, took))
+        for name, took in seconds.items()
+    ]
+    table(["", "images/s", "TFLOP/s", "faster than plain"], rows)
     matrix = 2 * size**3 / product / 1e12
-    print(f"tiir / plain           {rate['tiir'] / rate['plain, one at a time']:8.2f}x")
     print(
         f"share of a large matrix product's rate ({matrix:.2f} TFLOP/s): {rate['tiir'] * work / matrix:.0%}"
     )

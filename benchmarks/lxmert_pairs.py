@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import LxmertConfig
 
+from measure import alternate, ratio, table
 from tiir.models.base import ModelInfo
 from tiir.models.factored import multiplications
 from tiir.models.lxmert import LxmertMatcher
@@ -111,18 +112,12 @@ def main() -> None:
         result = work()
         return time.perf_counter() - start, result
 
-    for work in (plain, factored):  # once untimed
-        timed(work)
-    seconds: dict[str, list[float]] = {"plain": [], "factored": []}
-    for _ in range(given.rounds):
-        for name, work in (("plain", plain), ("factored", factored)):
-            spent, scores = timed(work)
-            seconds[name].append(spent)
-            if name == "plain":
-                expected = scores
-    difference = float(np.abs(scores - expected).max())
-    ratios = [p / f for p, f in zip(seconds["plain"], seconds["factored"], strict=True)]
-    slow, fast = (statistics.median(seconds[name]) for name in ("plain", "factored"))
+    ways = {"plain transformers forward, batches of 64": plain, "factored": factored}
+    alternate(ways, 1)  # once untimed
+    seconds, scores = alternate(ways, given.rounds)
+    expected, found = scores.values()
+    difference = float(np.abs(found - expected).max())
+    slow, fast = (statistics.median(spent) for spent in seconds.values())
     work_plain = multiplications(config, round(padded / pairs), REGIONS, factored=False)
     work_fast = np.mean([multiplications(config, int(n), REGIONS, factored=True) for n in lengths])
     # The floor: the same machine's rate in one large matrix product.
@@ -133,11 +128,10 @@ def main() -> None:
     print(
         f"{pairs:,} pairs, {source}, a token a word: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding"
     )
-    print(f"plain     {pairs / slow:8.1f} pairs/s   {work_plain / 1e9:.2f} G multiply-adds a pair")
-    print(f"factored  {pairs / fast:8.1f} pairs/s   {work_fast / 1e9:.2f} G multiply-adds a pair")
-    print(
-        f"ratio     {statistics.median(ratios):8.2f}x of {work_plain / work_fast:.2f}x by the count of operations"
-    )
+    rates, work = (f"{pairs / slow:.1f}", f"{pairs / fast:.1f}"), (work_plain, work_fast)
+    rows = [(name, rate, f"{w / 1e9:.2f} G") for name, rate, w in zip(ways, rates, work, strict=True)]
+    rows.append(("ratio", ratio(*seconds.values()), f"{work_plain / work_fast:.2f}x"))
+    table(["", "pairs/s", "multiply-adds a pair"], rows)
     print(f"largest difference of scores {difference:.1e} (their spread: {expected.std():.1e})")
     share = 2 * work_fast * pairs / fast / peak
     print(f"factored reaches {share:.0%} of one large matrix product's {peak / 1e9:,.0f} GFLOP/s")

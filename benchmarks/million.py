@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from measure import table
 from tiir.data.dataset import Dataset
 from tiir.metrics import bootstrap, metrics_of, rank_run
 from tiir.scoring.foreign import import_embeddings
@@ -199,6 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows: list[dict[str, float]] = []
+        notes: list[str] = []
         start = min(verb("--version")[0]["seconds"] for _ in range(3))
         for n in options.sizes:
             run, rank = make(Path(folder, str(n)), n)
@@ -213,19 +215,25 @@ def main() -> None:
             facts, out = min(tried, key=lambda one: one[0]["seconds"])
             values = json.loads(out)[0]["values"]
             rows.append({"images": n, **facts})
-            print(
-                f"{n:>9,} images: {facts['seconds']:7.1f} s ({facts['cpu']:.1f} s of CPU), peak {facts['peak']:,.0f} MB"
-                + (f", a worker {facts['worker']:,.0f} MB" if options.workers > 1 else "")
-                + f"; loading the data set {loading:.1f} s; t2i R@1 {values['t2i_R@1']:.2f}",
-                flush=True,
+            notes.append(
+                f"{n:,} images: loading the data set {loading:.1f} s, t2i R@1 {values['t2i_R@1']:.2f}"
             )
             if n in (min(options.sizes), max(options.sizes)):
                 ranking, intervals = check(run, rank, values, whole=n == min(options.sizes))
-                print(
-                    f"          checked; in this process the ranks took {ranking:.1f} s "
-                    f"({n * CAPTIONS / ranking / 1e6:.0f} million pairs a second), the intervals {intervals:.1f} s",
-                    flush=True,
+                notes.append(
+                    f"{n:,} images: checked; in this process the ranks took {ranking:.1f} s "
+                    f"({n * CAPTIONS / ranking / 1e6:.0f} million pairs a second), the intervals {intervals:.1f} s"
                 )
+        workers = ("MB, a worker",) if options.workers > 1 else ()
+        table(
+            ["images", "seconds", "seconds of CPU", "MB, peak", *workers],
+            [
+                (f"{row['images']:,}", f"{row['seconds']:.1f}", f"{row['cpu']:.1f}", f"{row['peak']:,.0f}",
+                 *(f"{row['worker']:,.0f}" for _ in workers))
+                for row in rows
+            ],
+        )  # fmt: skip
+        print("\n".join(notes))
         sizes = np.array([row["images"] for row in rows])
         for what in ("cpu", "seconds"):
             spent = np.array([row[what] for row in rows])

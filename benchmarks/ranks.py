@@ -14,8 +14,8 @@ Memory is what numpy allocates (tracemalloc) and the growth of the process (a th
 from __future__ import annotations
 
 import argparse
+import statistics
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import torch
 
+from measure import alternate, ratio, table
 from tiir.metrics import rank_embeddings, rank_scores, recall
 
 KS = (1, 5, 10)
@@ -39,7 +40,7 @@ def data(n_images: int, n_captions: int, d: int = 512) -> tuple[Any, Any, Any]:
     return images, texts, own
 
 
-def table(i2t: Any, t2i: Any) -> dict[str, float]:
+def recalls(i2t: Any, t2i: Any) -> dict[str, float]:
     return {
         f"{side}_R@{k}": 100 * float((np.asarray(ranks) <= k).mean())
         for side, ranks in (("i2t", i2t), ("t2i", t2i))
@@ -53,7 +54,7 @@ def argsort_search(scores: Any, own: Any) -> dict[str, float]:
     del order
     order = np.argsort(-scores.T, axis=1)
     t2i = [1 + int(np.flatnonzero(row == image)[0]) for row, image in zip(order, own, strict=True)]
-    return table(i2t, t2i)
+    return recalls(i2t, t2i)
 
 
 def double_argsort(scores: Any, own: Any) -> dict[str, float]:
@@ -61,7 +62,7 @@ def double_argsort(scores: Any, own: Any) -> dict[str, float]:
     i2t = [1 + int(row[own == i].min()) for i, row in enumerate(places)]
     del places
     places = np.argsort(np.argsort(-scores.T, axis=1), axis=1)
-    return table(i2t, 1 + places[np.arange(len(own)), own])
+    return recalls(i2t, 1 + places[np.arange(len(own)), own])
 
 
 def topk(scores: Any, own: Any) -> dict[str, float]:
@@ -73,12 +74,6 @@ def topk(scores: Any, own: Any) -> dict[str, float]:
         for side, hit in (("i2t", i2t), ("t2i", t2i))
         for k in KS
     }
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
 
 
 def memory(work: Callable[[], Any]) -> tuple[float, float]:
@@ -105,9 +100,7 @@ def memory(work: Callable[[], Any]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--rounds", type=int, default=2, help="each way is run so often; the best time counts"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="each way is run so often")
     parser.add_argument("--small", action="store_true", help="500 x 2,501, to see that it runs")
     options = parser.parse_args()
     size = (500, 2501) if options.small else (5000, 25010)
@@ -122,29 +115,22 @@ def main() -> None:
         return {}
 
     ways: dict[str, Callable[[], dict[str, float]]] = {
-        "product": product,
+        "matrix product, numpy": product,
         "tiir, from the matrix": lambda: recall(rank_scores(scores, own)),
         "tiir, from embeddings": lambda: recall(rank_embeddings(images, texts, own)),
         "torch.topk, k=10 (recall only)": lambda: topk(scores, own),
         "argsort each way + search": lambda: argsort_search(scores, own),
         "double argsort each way": lambda: double_argsort(scores, own),
     }
-    seconds: dict[str, float] = dict.fromkeys(ways, float("inf"))
-    results: dict[str, dict[str, float]] = {}
-    for _ in range(options.rounds):
-        for name, way in ways.items():
-            spent, results[name] = timed(way)
-            seconds[name] = min(seconds[name], spent)
-            print(".", end="", flush=True)
+    seconds, results = alternate(ways, options.rounds)
     multiplied, matrix, streamed = (seconds[name] for name in list(ways)[:3])
-    print(f"\n{'':<32}{'seconds':>9}{'matrix: x as long':>19}{'with product: x as long':>25}")
+    rows = []
     for name, spent in seconds.items():
-        if name == "product":
-            print(f"{'matrix product, numpy':<32}{spent:9.2f}")
-        elif name == "tiir, from embeddings":
-            print(f"{name:<32}{spent:9.2f}{'':>19}{1:25.1f}")
-        else:
-            print(f"{name:<32}{spent:9.2f}{spent / matrix:19.1f}{(spent + multiplied) / streamed:25.1f}")
+        with_product = [a + b for a, b in zip(spent, multiplied, strict=True)]
+        rival = name not in ("matrix product, numpy", "tiir, from embeddings")
+        cells = (ratio(spent, matrix), ratio(with_product, streamed)) if rival else ("", "")
+        rows.append((name, f"{statistics.median(spent):.2f}", *cells))
+    table(["", "seconds", "of tiir's time, given the matrix", "of tiir's time, from embeddings"], rows)
     print(
         f"from embeddings: numpy allocates {grown[0]:.0f} MB at its peak, the process grows by {grown[1]:.0f} MB; "
         f"the matrix would be {scores.nbytes / 1e6:.0f} MB"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from measure import table
 from tiir.analysis.diagnose import background, diagnose
 from tiir.analysis.queries import galleries_of, query_table
 from tiir.data.dataset import Dataset
@@ -113,12 +114,11 @@ def main() -> None:
                 kinds[stem.split("-")[0]] = kinds.get(stem.split("-")[0], 0) + size
             print("bytes by kind:", ", ".join(f"{kind} {size:,}" for kind, size in sorted(kinds.items())))
         results[name] = seconds, total, first, query
-    print(f"{'':16} {'seconds':>8} {'MB':>8} {'first look MB':>14} {'one query MB':>13}")
-    for name, (seconds, *sizes_) in results.items():
-        print(
-            f"{name:16} {seconds:8.1f}"
-            + "".join(f" {size / 1e6:{w}.2f}" for size, w in zip(sizes_, (8, 14, 13), strict=True))
-        )
+    rows = [
+        (name, f"{seconds:.1f}", *(f"{size / 1e6:.2f}" for size in sizes_))
+        for name, (seconds, *sizes_) in results.items()
+    ]
+    table(["", "seconds", "MB", "MB before the Overview stands", "MB before one query stands"], rows)
     mine = results["site"]
     for name, (seconds, total, _, query) in list(results.items())[1:]:
         print(
