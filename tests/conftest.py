@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("tiir", deadline=None)  # the time that an example takes decides nothing
 settings.load_profile("tiir")
+# A shell starts what it runs in the background with ctrl-C ignored, and its children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
