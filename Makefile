@@ -31,7 +31,10 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## Build the documentation as site/; a warning is an error
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
 bench: install  ## Run every benchmark (about an hour) and write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
 
-.PHONY: help install demo test test-fast lint bench
+.PHONY: help install demo test test-fast lint docs bench
