@@ -17,7 +17,7 @@ __all__ = ["SUSPECT", "judged_pairs", "suspects", "with_suspects"]
 
 SUSPECT = 0.6
 """Suspicion from which a candidate counts as a suspected positive: of such pairs of Flickr8k that experts graded
-88% describe the image (21% of those that do are found; see benchmarks/RESULTS.md)."""
+88% describe the image (21% of those that do are found; see benchmarks/BY_HAND.md)."""
 IntArray = npt.NDArray[np.int64]
 YES = {"expert": 3.0, "crowd": 0.5}
 """Grades from which people said yes, by source: experts grade 1 to 4, of the crowd half must agree."""
