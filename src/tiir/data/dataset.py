@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,19 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.positives import Positives
 from tiir.errors import DataError, ImageError
-from tiir.io import atomic_write, inside, read_json, sha256_file, write_json
+from tiir.io import inside, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Dataset", "Judgements"]
-
-FORMAT = 1
-HINT = "prepare the data set again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +43,6 @@ class Judgements:
 
     def __len__(self) -> int:
         return len(self.image)
-
-
-class Header(BaseModel):
-    """The contents of `dataset.json`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int
-    name: str
-    split: str
-    images: int
-    captions: int
-    judgements: int
-    skipped: int
-    fingerprint: str
-    files: dict[str, str]  # sha256 of each Parquet file
-    image_root: str | None
-    source: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +183,7 @@ class Dataset:
         if hashes is not None and sha256_file(path := self.image_path(image)) != hashes[image]:
             raise ImageError(
                 f"{path} (image {self.image_ids[image]!r}) has changed since the data set was prepared",
-                hint=HINT,
+                hint="prepare the data set again",
             )
         return picture
 
@@ -284,57 +261,9 @@ class Dataset:
         Raises:
             DataError: `directory` already holds a data set and `overwrite` is False.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from tiir.data.dataset_files import write_dataset
 
-        directory = Path(directory)
-        header_path = directory / "dataset.json"
-        if header_path.exists():
-            if not overwrite:
-                raise DataError(
-                    f"{directory} already holds a data set", hint="choose another --out, or --overwrite"
-                )
-            header_path.unlink()
-        images: dict[str, Any] = {"image_id": list(self.image_ids), **self.image_columns}
-        if self.image_paths is not None:
-            images["path"] = list(self.image_paths)
-        tables = {
-            "images": images,
-            "captions": {
-                "caption_id": list(self.caption_ids),
-                "image": self.caption_image,
-                "caption": list(self.captions),
-                **self.caption_columns,
-            },
-            "judgements": _judgement_columns(self.judgements),
-            "skipped": {key: [row[key] for row in self.skipped] for key in ("kind", "item", "detail")}
-            if self.skipped
-            else None,
-        }
-        directory.mkdir(parents=True, exist_ok=True)
-        files: dict[str, str] = {}
-        for stem, columns in tables.items():
-            path = directory / f"{stem}.parquet"
-            if columns is None:
-                path.unlink(missing_ok=True)
-                continue
-            with atomic_write(path) as temporary:
-                pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
-            files[stem] = sha256_file(path)
-        header = Header(
-            format=FORMAT,
-            name=self.name,
-            split=self.split,
-            images=self.n_images,
-            captions=self.n_captions,
-            judgements=0 if self.judgements is None else len(self.judgements),
-            skipped=len(self.skipped),
-            fingerprint=self.fingerprint,
-            files=files,
-            image_root=_portable_root(self.image_root, directory),
-            source=dict(self.source),
-        )
-        write_json(header_path, header.model_dump())
+        write_dataset(self, Path(directory), overwrite)
 
     @classmethod
     def load(cls, directory: Path | str) -> Dataset:
@@ -343,129 +272,6 @@ class Dataset:
         Raises:
             DataError: not a data set, damaged, or changed since it was written.
         """
-        directory = Path(directory)
-        header_path = directory / "dataset.json"
-        if not header_path.is_file():
-            raise DataError(
-                f"{directory} is not a data set (no dataset.json)", hint="make one with `tiir prepare`"
-            )
-        try:
-            header = Header.model_validate(read_json(header_path))
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            raise DataError(
-                f"{header_path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                hint=HINT,
-            ) from None
-        if header.format != FORMAT:
-            raise DataError(
-                f"{directory} has data set format {header.format}, this tiir reads {FORMAT}",
-                hint="prepare it again, or use the tiir version that wrote it",
-            )
-        for stem, digest in header.files.items():
-            path = directory / f"{stem}.parquet"
-            if not path.is_file() or sha256_file(path) != digest:
-                what = "was changed or damaged after it was written" if path.is_file() else "is missing"
-                raise DataError(f"{path} {what}", hint=HINT)
-        images = _read_table(directory / "images.parquet", header.images, {"image_id": "string"})
-        captions = _read_table(
-            directory / "captions.parquet",
-            header.captions,
-            {"caption_id": "string", "image": "int64", "caption": "string"},
-        )
-        judged = None
-        if header.judgements:
-            columns = {
-                "image": "int64",
-                "caption": "int64",
-                "grade": "float32",
-                "source": "string",
-                "votes": "",
-            }
-            table = _read_table(directory / "judgements.parquet", header.judgements, columns)
-            judged = Judgements(
-                np.array(table["image"], np.int64),
-                np.array(table["caption"], np.int64),
-                np.array(table["grade"], np.float32),
-                table["source"],
-                table["votes"],
-            )
-            for side, n in (("image", header.images), ("caption", header.captions)):
-                places = getattr(judged, side)
-                if len(places) and not 0 <= places.min() <= places.max() < n:
-                    raise DataError(f"{directory}: judgements of {side}s that are not there", hint=HINT)
-        skipped: list[Mapping[str, str]] = []
-        if header.skipped:
-            texts = dict.fromkeys(("kind", "item", "detail"), "string")
-            rows = _read_table(directory / "skipped.parquet", header.skipped, texts)
-            skipped = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        data = cls(
-            header.name,
-            header.split,
-            images.pop("image_id"),
-            captions.pop("caption_id"),
-            captions.pop("caption"),
-            np.array(captions.pop("image"), np.int64),
-            None if header.image_root is None else Path(os.path.normpath(directory / header.image_root)),
-            images.pop("path", None),
-            images,
-            captions,
-            judged,
-            header.source,
-            skipped,
-        )
-        if data.fingerprint != header.fingerprint:
-            raise DataError(
-                f"{directory} was changed after it was written (fingerprint {data.fingerprint}, "
-                f"dataset.json says {header.fingerprint})",
-                hint="prepare it again",
-            )
-        return data
+        from tiir.data.dataset_files import read_dataset
 
-
-def _judgement_columns(judged: Judgements | None) -> dict[str, Any] | None:
-    if judged is None:
-        return None
-    return {
-        "image": judged.image,
-        "caption": judged.caption,
-        "grade": judged.grade,
-        "source": list(judged.source),
-        "votes": [list(votes) for votes in judged.votes],
-    }
-
-
-def _portable_root(root: Path | None, directory: Path) -> str | None:
-    # Images inside the data set's own folder move with it; others are named by their absolute path.
-    if root is None:
-        return None
-    real, home = os.path.realpath(root), os.path.realpath(directory)
-    if real == home or real.startswith(home + os.sep):
-        return os.path.relpath(real, home)
-    return real
-
-
-def _read_table(path: Path, rows: int, required: Mapping[str, str]) -> dict[str, list[Any]]:
-    # All columns; those whose type is known (of `required`, and of images) have it, and no gaps.
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            if (found := file.metadata.num_rows) != rows:
-                raise DataError(f"{path} has {found} rows, dataset.json says {rows}", hint=HINT)
-            table = file.read()
-            if missing := [key for key in required if key not in table.column_names]:
-                raise DataError(f"{path} has no column {missing[0]!r}", hint=HINT)
-            columns = {}
-            for key in table.column_names:
-                kind = required.get(key) or {"path": "string", "sha256": "string"}.get(key)
-                columns[key] = (table[key] if not kind else table[key].cast(kind)).to_pylist()
-                if kind and None in columns[key]:
-                    raise DataError(f"{path}: column {key!r} has a gap", hint=HINT)
-            return columns
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}", hint=HINT) from None
-    except Exception as problem:  # Arrow's own, and those of values that Python cannot hold
-        raise DataError(f"{path} is damaged: {problem}", hint=HINT) from None
+        return read_dataset(Path(directory))
