@@ -13,8 +13,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "tiir"
 
 # Each may import what stands before it; those on one line may not import each other.
 LAYERS = [
-    ["errors"],
-    ["io", "progress"],
+    ["errors", "lazy"],
+    ["io", "notebook", "progress"],
     ["engine"],
     ["data"],
     ["features"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["metrics"],
     ["train", "analysis"],
     ["report"],
-    ["demo", "setup"],
+    ["demo", "doctor", "setup"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -2,46 +2,81 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tiir.lazy import lazy
 
 if TYPE_CHECKING:
+    from tiir import analysis, data, errors, features, metrics, models, report, scoring, train
+    from tiir.analysis.compare import compare
+    from tiir.analysis.diagnose import diagnose
+    from tiir.analysis.queries import query_table
     from tiir.data.dataset import Dataset
+    from tiir.errors import TiirError
     from tiir.features.store import FeatureStore
-    from tiir.metrics.evaluate import evaluate
+    from tiir.metrics.evaluate import Evaluation, evaluate
+    from tiir.metrics.ranks import rank_embeddings, rank_scores
+    from tiir.metrics.recall import recall
     from tiir.models import load
+    from tiir.report.build import build_site
     from tiir.scoring.cascade import rerank
     from tiir.scoring.cross import score_cross
     from tiir.scoring.dense import score_dual
+    from tiir.scoring.foreign import import_embeddings, import_scores
     from tiir.scoring.run import Run
 
 __version__ = "0.1.0"
 __all__ = [
     "Dataset",
+    "Evaluation",
     "FeatureStore",
     "Run",
+    "TiirError",
     "__version__",
+    "analysis",
+    "build_site",
+    "compare",
+    "data",
+    "diagnose",
+    "errors",
     "evaluate",
+    "features",
+    "import_embeddings",
+    "import_scores",
     "load",
+    "metrics",
+    "models",
+    "query_table",
+    "rank_embeddings",
+    "rank_scores",
+    "recall",
+    "report",
     "rerank",
     "score_cross",
     "score_dual",
+    "scoring",
+    "train",
 ]
 
-_HOME = {
-    "Dataset": "tiir.data.dataset",
-    "FeatureStore": "tiir.features.store",
-    "Run": "tiir.scoring.run",
-    "evaluate": "tiir.metrics.evaluate",
-    "load": "tiir.models",
-    "rerank": "tiir.scoring.cascade",
-    "score_cross": "tiir.scoring.cross",
-    "score_dual": "tiir.scoring.dense",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Found when asked for, so that `import tiir` and `tiir --help` start at once.
-    if name not in _HOME:
-        raise AttributeError(f"module 'tiir' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "tiir.analysis.compare": ["compare"],
+        "tiir.analysis.diagnose": ["diagnose"],
+        "tiir.analysis.queries": ["query_table"],
+        "tiir.data.dataset": ["Dataset"],
+        "tiir.errors": ["TiirError"],
+        "tiir.features.store": ["FeatureStore"],
+        "tiir.metrics.evaluate": ["Evaluation", "evaluate"],
+        "tiir.metrics.ranks": ["rank_embeddings", "rank_scores"],
+        "tiir.metrics.recall": ["recall"],
+        "tiir.models": ["load"],
+        "tiir.report.build": ["build_site"],
+        "tiir.scoring.cascade": ["rerank"],
+        "tiir.scoring.cross": ["score_cross"],
+        "tiir.scoring.dense": ["score_dual"],
+        "tiir.scoring.foreign": ["import_embeddings", "import_scores"],
+        "tiir.scoring.run": ["Run"],
+    },
+    ["analysis", "data", "errors", "features", "metrics", "models", "report", "scoring", "train"],
+)

@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tiir.errors import ModelError
+from tiir.models.base import CrossEncoder, DualEncoder, ModelInfo
 
 if TYPE_CHECKING:
     from tiir.features.detected import Detector
-    from tiir.models.base import DualEncoder
     from tiir.models.loading import Precision
 
-__all__ = ["load", "load_detector"]
+__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo", "load", "load_detector"]
 
 # Before the first matrix product: Intel's library, which torch has on CPUs, then rounds alike with every number of threads.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

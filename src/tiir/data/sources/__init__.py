@@ -1,1 +1,3 @@
-"""Sources of data sets: each module has one function `prepare(...) -> Dataset`."""
+"""Where data sets come from: each module has one function, `prepare(...) -> Dataset`."""
+
+__all__ = ["flickr8k", "folder", "karpathy", "oscar", "scenes"]
