@@ -72,7 +72,7 @@ class Timed:
 
 def prepare(folder: Path, n_images: int, n_captions: int, width: int) -> None:
     """A model, region features and captions, as a user has them on disk."""
-    from tiir.features.store import FeatureInfo, FeatureStore
+    from tiir.features import FeatureInfo, FeatureStore
     from tiir.models.scratch import new_lxmert
 
     new_lxmert([" ".join(WORDS)], folder / "model", feature_width=2048, vocabulary=100, width=width, heads=width // 64,

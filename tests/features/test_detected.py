@@ -244,7 +244,7 @@ def test_append_carries_columns(photos: Dataset, tmp_path: Path) -> None:
 
 
 def test_thousands_of_names(tmp_path: Path) -> None:
-    from tiir.features.layout import FeatureInfo
+    from tiir.features import FeatureInfo
 
     names = {
         "objects": tuple(f"object number {i}" for i in range(20_000))

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 from transformers import BertConfig, BertModel, LxmertConfig, LxmertForPreTraining
 
 from tiir.errors import ConfigError, DataError, ModelError
-from tiir.features.store import FeatureInfo, FeatureStore
+from tiir.features import FeatureInfo, FeatureStore
 from tiir.models import load
 from tiir.models.base import ModelInfo
 from tiir.models.lxmert import LxmertMatcher, load_matcher

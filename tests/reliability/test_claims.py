@@ -22,7 +22,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.download import unpack
 from tiir.data.images import open_image
 from tiir.errors import TiirError
-from tiir.features.layout import FeatureInfo
+from tiir.features import FeatureInfo
 from tiir.features.readers import convert
 from tiir.features.store import FeatureStore
 from tiir.io import load_npy, load_npz, read_json, read_yaml, sha256_file, write_json

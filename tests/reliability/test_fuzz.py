@@ -345,7 +345,7 @@ def make_sources(at: Path) -> None:
     ]
     (at / "source.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     info = {"extractor": "x"}
-    from tiir.features.layout import FeatureInfo
+    from tiir.features import FeatureInfo
 
     columns = {"ids": ("int32", (3,))}
     with FeatureStore.create(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tiir.data.dataset import Dataset
-from tiir.features.store import FeatureInfo, FeatureStore
+from tiir.features import FeatureInfo, FeatureStore
 from tiir.models.base import ModelInfo
 
 WORDS = "a the man woman dog cat red blue green runs sits on in with grass water street two three people"

@@ -13,7 +13,7 @@ import pytest
 
 from tiir.data.dataset import Dataset
 from tiir.errors import DataError, ModelError, RunError
-from tiir.features.store import FeatureInfo, FeatureStore
+from tiir.features import FeatureInfo, FeatureStore
 from tiir.models import load
 from tiir.scoring.cross import score_cross
 from tiir.scoring.run import Run

@@ -16,8 +16,8 @@ from tiir.cli import main
 from tiir.data.dataset import Dataset
 from tiir.data.sources import scenes
 from tiir.errors import ConfigError, DataError, ModelError, RunError
+from tiir.features import FeatureInfo, FeatureStore
 from tiir.features.scenes import scenes_features
-from tiir.features.store import FeatureInfo, FeatureStore
 from tiir.metrics.ranks import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models import load

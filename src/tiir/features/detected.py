@@ -16,7 +16,7 @@ from tiir.engine import Engine
 from tiir.errors import ImageError
 from tiir.features.extract import Batch, check_extraction, extract
 from tiir.features.grid import BackboneInfo
-from tiir.features.layout import FeatureInfo
+from tiir.features.info import FeatureInfo
 from tiir.features.store import FeatureStore
 from tiir.progress import ahead
 

@@ -16,7 +16,7 @@ from tiir.data.build import OnBad, Problems
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine, Job
 from tiir.errors import ConfigError, DataError
-from tiir.features.layout import FeatureInfo
+from tiir.features.info import FeatureInfo
 from tiir.features.store import FeatureStore
 from tiir.features.writer import FeatureWriter
 

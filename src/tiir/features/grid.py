@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine
 from tiir.features.extract import Batch, check_extraction, extract
-from tiir.features.layout import FeatureInfo
+from tiir.features.info import FeatureInfo
 from tiir.features.store import FeatureStore
 from tiir.progress import ahead
 

@@ -20,7 +20,8 @@ from tiir import __version__
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError
 from tiir.features.ids import match_ids
-from tiir.features.layout import FORMAT, FeatureInfo
+from tiir.features.info import FeatureInfo
+from tiir.features.layout import FORMAT
 from tiir.features.store import FeatureStore
 from tiir.io import load_npz
 from tiir.progress import track

@@ -13,7 +13,7 @@ from tiir import __version__
 from tiir.data.dataset import Dataset
 from tiir.data.sources.scenes_world import BACKDROPS, COLOURS, KINDS
 from tiir.errors import ConfigError, DataError
-from tiir.features.layout import FeatureInfo
+from tiir.features.info import FeatureInfo
 from tiir.features.store import FeatureStore
 
 __all__ = ["N_REGIONS", "WIDTH", "scenes_features"]

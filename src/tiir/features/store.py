@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import DataError
-from tiir.features.layout import FeatureInfo, Header, checksum, mapped, part_of, read_header
-from tiir.features.writer import FeatureWriter, check_plan, check_same, locked, open_writer
+from tiir.features.info import FeatureInfo
+from tiir.features.layout import Header, checksum, mapped, part_of, read_header
+from tiir.features.plan import check_plan, check_same, only_writer, open_writer
+from tiir.features.writer import FeatureWriter
 from tiir.progress import track
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
 
-__all__ = ["FeatureInfo", "FeatureStore", "FeatureWriter"]
+__all__ = ["FeatureStore"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -254,7 +256,7 @@ class FeatureStore:
         path = Path(path)
         check_plan(image_ids, n_regions, width, dtype, image_sha256, columns)
         shape = (len(image_ids), n_regions, width)
-        with locked(path):
+        with only_writer(path):
             if path.exists() and not overwrite and not (resume and part_of(path).exists()):
                 if not resume:
                     raise DataError(f"{path} already exists", hint="choose another --out, or --overwrite")
@@ -296,7 +298,7 @@ class FeatureStore:
         """
         path = Path(path).resolve()
         new = list(image_ids)
-        with locked(path):
+        with only_writer(path):
             old = cls.open(path)
             for key in ("extractor", "weights", "colour", "boxes"):
                 if (then := getattr(old.info, key)) != (now := getattr(info, key)):

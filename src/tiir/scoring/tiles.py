@@ -6,20 +6,19 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import RunError
 from tiir.io import atomic_write, read_json, write_json
+from tiir.lock import locked
 
 __all__ = ["Tiles", "cut", "plan_hash"]
 
@@ -72,7 +71,7 @@ class Tiles:
             raise RunError(
                 f"cannot write {directory.parent}: {problem.strerror}", hint="choose another --out"
             ) from None
-        with _lock(directory / "lock"):
+        with locked(directory / "lock", directory.parent, error=RunError):
             path = directory / "plan.json"
             plan = json.loads(json.dumps(plan))
             if path.exists() and overwrite and not resume:
@@ -168,32 +167,3 @@ def plan_hash(plan: Mapping[str, Any]) -> str:
 
 def _bytes(plan: Mapping[str, Any]) -> bytes:
     return json.dumps(plan, sort_keys=True).encode()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    # The system drops the lock when its process dies, so a lock is never stale.
-    with open(path, "a+", encoding="utf-8") as file:
-        if not _acquire(file):
-            file.seek(0)
-            raise RunError(
-                f"another process is writing {path.parent.parent}: {file.read().strip() or 'unknown'}",
-                hint="wait for it, stop it, or choose another --out",
-            )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
-def _acquire(file: IO[str]) -> bool:
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks: better unguarded than no run at all
-            return True
-    return True
