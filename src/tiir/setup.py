@@ -1,4 +1,4 @@
-"""COCO from nothing: download, the three splits, and for LXMERT their region features. What is there and valid stays."""
+"""COCO from nothing: download, splits, and for LXMERT their region features, in steps. What is there and valid stays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tiir.data.download import check_space
 from tiir.errors import ConfigError, TiirError
 from tiir.features.layout import part_of, read_header
 
-__all__ = ["Step", "coco_steps", "disk_needed", "setup_coco"]
+__all__ = ["DETECTOR", "Step", "coco_steps", "disk_needed", "do_steps", "extract_step", "valid_dataset"]
 
 Captions = Literal["karpathy", "oscar"]
+DETECTOR = "frcnn:unc-nlp/frcnn-vg-finetuned"  # LXMERT's own
 IMAGES = {"train": 113_287, "val": 5_000, "test": 5_000}  # of COCO's Karpathy split, train with restval
 NETWORK = 20e6  # bytes a second, for the estimate
 DECODED = 100  # pictures a second that `prepare` reads and hashes on two cores
@@ -32,7 +33,7 @@ class Step:
         done: whether it is there and valid.
         fetch: bytes to download.
         disk: bytes it takes while it runs.
-        seconds: expected, by the rates above.
+        seconds: expected, by the rates above; None where nothing is known.
         check: whether it is there and valid now: an earlier step may have changed that.
         run: does it.
     """
@@ -41,20 +42,21 @@ class Step:
     done: bool
     fetch: int
     disk: int
-    seconds: float
+    seconds: float | None
     check: Callable[[], bool]
     run: Callable[[], None]
 
 
-def setup_coco(to: Path, steps: Sequence[Step], say: Callable[[str], None]) -> None:
+def do_steps(to: Path, steps: Sequence[Step], what: str, say: Callable[[str], None]) -> None:
     """Do the steps that are not done, in order; a killed one is continued by the next call.
 
     Args:
         to: the folder, for messages.
-        steps: from `coco_steps`.
+        steps: such as `coco_steps`.
+        what: they make, for messages.
         say: is told what happens.
     """
-    check_space(to, disk_needed(steps), "COCO")
+    check_space(to, disk_needed(steps), what)
     for i, step in enumerate(steps, 1):
         done = step.check()
         say(f"[{i}/{len(steps)}] {step.name}: {'there already' if done else 'started'}")
@@ -76,8 +78,9 @@ def coco_steps(
     to: Path,
     purpose: Literal["clip", "lxmert"],
     *,
+    splits: Sequence[str] = tuple(IMAGES),
     captions: Captions = "karpathy",
-    detector: str = "frcnn:unc-nlp/frcnn-vg-finetuned",
+    detector: str = DETECTOR,
     device: str = "auto",
     sources: Mapping[str, tuple[WebFile, ...]] = PARTS,
     how: Mapping[str, Any] = {},
@@ -87,6 +90,7 @@ def coco_steps(
     Args:
         to: the folder: pictures and captions, `coco-train`, `coco-val`, `coco-test`, and for LXMERT `coco-*-frcnn.h5`.
         purpose: "clip", or "lxmert" with region features.
+        splits: which of train, val and test; without train a third of the pictures is enough.
         captions: "karpathy" (the default), or "oscar", the files that the original study used.
         detector: "frcnn:" or "detr:" and a hub id or directory.
         device: of the detector.
@@ -96,15 +100,17 @@ def coco_steps(
     kind, _, model = detector.partition(":")
     if purpose == "lxmert" and (kind not in ("frcnn", "detr") or not model):
         raise ConfigError(f"no detector {detector!r}", hint="frcnn:MODEL or detr:MODEL")
-    parts = ("train2014", "val2014", captions)
+    parts = (*(["train2014"] if "train" in splits else []), "val2014", captions)
     steps = [_download(to, part, sources, how) for part in parts]
-    splits = {split: "minival" if split == "val" and captions == "oscar" else split for split in IMAGES}
-    for split, name in splits.items():
+    for split in splits:
+        name = "minival" if split == "val" and captions == "oscar" else split
         steps.append(_prepare(to, split, name, captions))
     if purpose == "lxmert":
         loaded: list[Any] = []  # the detector, once it is needed
-        for split in IMAGES:
-            steps.append(_extract(to, split, detector, device, loaded))
+        for split in splits:
+            where = to / f"coco-{split}"
+            out = to / f"{where.name}-{kind}.h5"
+            steps.append(extract_step(where, out, detector, device, IMAGES[split], loaded))
     return steps
 
 
@@ -138,40 +144,66 @@ def _prepare(to: Path, split: str, name: str, captions: Captions) -> Step:
         data.save(out, overwrite=True)
 
     def check() -> bool:
-        return _dataset(out, captions) is not None
+        return valid_dataset(out, captions) is not None
 
     done = check()
     seconds = 0.0 if done else IMAGES[split] / DECODED
     return Step(f"prepare {out.name}", done, 0, 0 if done else 50_000_000, seconds, check, run)
 
 
-def _extract(to: Path, split: str, detector: str, device: str, loaded: list[Any]) -> Step:
-    out = to / f"coco-{split}-{detector.partition(':')[0]}.h5"
-    where = to / f"coco-{split}"
+def extract_step(where: Path, out: Path, extractor: str, device: str, images: int, loaded: list[Any]) -> Step:
+    """Region features of a data set.
+
+    Args:
+        where: its directory.
+        out: the store.
+        extractor: "frcnn:MODEL", "detr:MODEL", "grid:MODEL" or "scenes".
+        device: of the extractor.
+        images: how many there are, for the estimate.
+        loaded: holds the extractor once a step needed it; the same list for steps of one extractor.
+    """
+    kind, _, model = extractor.partition(":")
 
     def run() -> None:
-        from tiir.features.detected import detected_features
-        from tiir.models import load_detector
-
-        if not loaded:
-            loaded.append(load_detector(detector, device=device))
         data = Dataset.load(where)
-        _drop_foreign(out, data, detector)
-        detected_features(loaded[0], data, out, dataset_path=where, resume=True, overwrite=True)
+        _drop_foreign(out, data, extractor)
+        if kind == "scenes":
+            from tiir.features.scenes import scenes_features
+
+            scenes_features(data, out, resume=True, overwrite=True)
+            return
+        if not loaded:
+            from tiir.models import load_detector
+            from tiir.models.backbone import VisionBackbone
+
+            loaded.append(
+                VisionBackbone(model, device=device)
+                if kind == "grid"
+                else load_detector(extractor, device=device)
+            )
+        if kind == "grid":
+            from tiir.features.grid import grid_features
+
+            grid_features(loaded[0], data, out, resume=True, overwrite=True)
+        else:
+            from tiir.features.detected import detected_features
+
+            detected_features(loaded[0], data, out, dataset_path=where, resume=True, overwrite=True)
 
     def check() -> bool:
-        return _features(out, where, detector)
+        return _features(out, where, extractor)
 
     done = check()
-    disk = 0 if done else IMAGES[split] * REGION_BYTES
-    return Step(f"extract {out.name}", done, 0, disk, 0.0 if done else IMAGES[split] / DETECTED, check, run)
+    disk = 0 if done else images * REGION_BYTES
+    seconds = 0.0 if done else images / DETECTED if kind in ("frcnn", "detr") else None
+    return Step(f"extract {out.name}", done, 0, disk, seconds, check, run)
 
 
-def _dataset(path: Path, captions: Captions) -> Dataset | None:
-    """The data set, None where it or one of its pictures is not there."""
+def valid_dataset(path: Path, source: str) -> Dataset | None:
+    """The data set of a source, None where it or one of its pictures is not there."""
     try:
         data = Dataset.load(path)
-        if data.source.get("source") != captions or data.image_root is None:
+        if data.source.get("source") != source or data.image_root is None:
             return None
         return data if all(data.image_path(i).is_file() for i in range(data.n_images)) else None
     except (TiirError, OSError):

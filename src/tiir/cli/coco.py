@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tiir.cli.options import AsJson, Device, note, show
 
-__all__ = ["download_app", "setup_app"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiir.setup import Step
+
+__all__ = ["Sources", "download_app", "setup_app", "step_facts", "step_table"]
 
 download_app = typer.Typer(help="Fetch public data sets.", no_args_is_help=True)
 setup_app = typer.Typer(help="From nothing to a data set that is ready.", no_args_is_help=True)
@@ -73,7 +78,7 @@ def setup_coco_command(
     Example: tiir setup coco --to data/coco --for clip --dry-run
     """
     from tiir.data.coco import read_sources
-    from tiir.setup import Step, coco_steps, disk_needed, setup_coco
+    from tiir.setup import coco_steps, do_steps
 
     table_of_parts = read_sources(sources)
 
@@ -84,41 +89,61 @@ def setup_coco_command(
 
     steps = plan()
     if not dry_run:
-        setup_coco(to, steps, note)
+        do_steps(to, steps, "COCO", note)
         if not as_json:
             show(f"COCO for {purpose} -> {to}")
             return
         steps = plan()
     if as_json:
-        facts = [
-            {"step": s.name, "done": s.done, "fetch": s.fetch, "disk": s.disk, "seconds": round(s.seconds)}
-            for s in steps
-        ]
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps(step_facts(steps), indent=2))
         return
+    show(step_table(f"COCO for {purpose} in {to}", steps))
+    note(RATES)
+
+
+RATES = "expected at 20 MB/s, 100 pictures/s to prepare, and 5 pictures/s of the detector (a GPU with 10 TFLOP/s in float32)"
+
+
+def step_facts(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Steps, ready for JSON."""
+    return [
+        {
+            "step": s.name,
+            "done": s.done,
+            "fetch": s.fetch,
+            "disk": s.disk,
+            "seconds": None if s.seconds is None else round(s.seconds),
+        }
+        for s in steps
+    ]
+
+
+def step_table(title: str, steps: Sequence[Step]) -> Any:
+    """Steps, whether they are done, and what they take, as a rich table."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("step", "state", title=f"COCO for {purpose} in {to}")
+    from tiir.setup import disk_needed
+
+    table = Table("step", "state", title=escape(title))
     for name in ("GB to fetch", "GB of disk", "expected"):
         table.add_column(name, justify="right")
     for step in steps:
         table.add_row(
-            step.name,
+            escape(step.name),
             "there" if step.done else "to do",
             f"{step.fetch / 1e9:.2f}",
             f"{step.disk / 1e9:.2f}",
-            f"{step.seconds / 60:.0f} min",
+            "?" if step.seconds is None else f"{step.seconds / 60:.0f} min",
         )
     table.add_section()
     todo = [step for step in steps if not step.done]
+    unknown = " and more" if any(step.seconds is None for step in todo) else ""
     table.add_row(
         "all",
         f"{len(todo)} to do",
-        f"{sum(s.fetch for s in todo) / 1e9:.2f}",
+        f"{sum(step.fetch for step in todo) / 1e9:.2f}",
         f"{disk_needed(steps) / 1e9:.2f}",
-        f"{sum(s.seconds for s in todo) / 60:.0f} min",
+        f"{sum(step.seconds or 0 for step in todo) / 60:.0f} min{unknown}",
     )
-    show(table)
-    note(
-        "expected at 20 MB/s, 100 pictures/s to prepare, and 5 pictures/s of the detector (a GPU with 10 TFLOP/s in float32)"
-    )
+    return table

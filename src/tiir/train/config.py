@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,9 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tiir.errors import ConfigError
 from tiir.io import read_json, read_yaml
 
-__all__ = ["LxmertScratchConfig", "LxmertTrainConfig", "ScratchConfig", "TrainConfig", "read_config"]
+__all__ = [
+    "LxmertScratchConfig",
+    "LxmertTrainConfig",
+    "ScratchConfig",
+    "TrainConfig",
+    "checked",
+    "differences",
+    "read_config",
+]
 
 Config = TypeVar("Config", bound=BaseModel)
+# Keys of `training` that a resumed training may change: they decide what is shown, not what is learnt.
+SHOWN = ("logging_", "log_", "report_to", "disable_tqdm", "run_name")
 
 
 class ScratchConfig(BaseModel):
@@ -199,13 +210,26 @@ def read_config(path: Path, kind: type[Config] = TrainConfig) -> Config:  # type
     Raises:
         ConfigError: missing, unreadable, unknown keys or wrong values (each named).
     """
-    values = (read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError)
+    return checked((read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError), kind, path)
+
+
+def checked(values: Any, kind: type[Config], where: Path | str) -> Config:
+    """Values that were read, as a model.
+
+    Args:
+        values: a mapping, if all is well.
+        kind: the model.
+        where: they come from, for messages.
+
+    Raises:
+        ConfigError: unknown keys or wrong values (each named).
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as problem:
         lines = [_line(error) for error in problem.errors()]
         raise ConfigError(
-            f"{path}: {'; '.join(lines)}", hint=f"keys: {', '.join(kind.model_fields)}"
+            f"{where}: {'; '.join(lines)}", hint=f"keys: {', '.join(kind.model_fields)}"
         ) from None
 
 
@@ -216,3 +240,26 @@ def _line(error: Any) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{where or 'the file'} is {error['input']!r}: {error['msg']}"
+
+
+def differences(begun: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What two records of settings differ in, but for what only decides how much is shown.
+
+    Args:
+        begun, now: nested dicts of JSON values.
+        name: of them, a prefix.
+
+    Yields:
+        dotted name, value of `begun`, value of `now`; None where one has no such key.
+
+    Example:
+        >>> list(differences({"training": {"seed": 0, "logging_steps": 5}}, {"training": {"seed": 1}}))
+        [('training.seed', 0, 1)]
+    """
+    if not (isinstance(begun, dict) and isinstance(now, dict)):
+        if begun != now:
+            yield name, begun, now
+        return
+    for key in {**begun, **now}:
+        if not (name.split(".")[-1] == "training" and key.startswith(SHOWN)):
+            yield from differences(begun.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,12 @@ from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError, TiirError
 from tiir.io import read_json, remove_leftovers, write_json
 from tiir.models.loading import choose_device
-from tiir.train.config import LxmertTrainConfig, TrainConfig
+from tiir.train.config import LxmertTrainConfig, TrainConfig, differences
 from tiir.train.pairs import Turns
 
 __all__ = ["RecallTrainer", "begin", "run"]
 
 HOLDS = {"dataset.json": "data set", "run.json": "Run", "config.json": "model"}
-# Keys of `training` that a resumed training may change: they decide what is shown, not what is learnt.
-SHOWN = ("logging_", "log_", "report_to", "disable_tqdm", "run_name")
 
 
 def begin(
@@ -92,7 +90,7 @@ def begin(
                 f"{out / 'training.json'} is no record of a training", hint="choose another --out"
             )
         # What an earlier version did not record counts as the same.
-        for key, before, now in _differences({**record, **begun}, record):
+        for key, before, now in differences({**record, **begun}, record):
             raise ConfigError(
                 f"{out} was begun with another {key}: {before!r}, now it is {now!r}",
                 hint="resume with the same, or choose another --out",
@@ -237,17 +235,6 @@ def training_arguments(
         return TrainingArguments(**{**defaults, **given, **ours})
     except (TypeError, ValueError) as problem:
         raise ConfigError(f"training: {problem}") from None
-
-
-def _differences(begun: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    # The values that differ, by dotted name.
-    if not (isinstance(begun, dict) and isinstance(now, dict)):
-        if begun != now:
-            yield name, begun, now
-        return
-    for key in {**begun, **now}:
-        if not (name == "config.training" and key.startswith(SHOWN)):
-            yield from _differences(begun.get(key), now.get(key), f"{name}.{key}" if name else key)
 
 
 def _number(key: str, value: Any, default: Any) -> Any:
