@@ -14,9 +14,10 @@ from tiir.cli.evaluate import evaluate_command, export_command
 from tiir.cli.explore import explore_command
 from tiir.cli.features import features_app
 from tiir.cli.figures import figures_command
+from tiir.cli.foreign import import_app
 from tiir.cli.prepare import prepare_app
 from tiir.cli.report import report_command
-from tiir.cli.score import import_app, rerank_command, score_command
+from tiir.cli.score import rerank_command, score_command
 from tiir.cli.train import train_app
 
 __all__ = ["app"]
