@@ -122,8 +122,8 @@ def train_demo_models(out: Path, *, say: Say = lambda text: None) -> tuple[Path,
         if (place / "training.json").exists():  # an earlier demo's
             shutil.rmtree(place)
     with as_file(files("tiir") / "assets") as assets:
-        clip = read_config(assets / "scenes-clip.yaml", TrainConfig)
-        lxmert = read_config(assets / "scenes-lxmert.yaml", LxmertTrainConfig)
+        clip = read_config(assets / "recipes" / "training" / "scenes-clip.yaml", TrainConfig)
+        lxmert = read_config(assets / "recipes" / "training" / "scenes-lxmert.yaml", LxmertTrainConfig)
     say("training the small CLIP")
     train_clip(data["train"], clip, out=places[0], validation=data["val"])
     say("training the small LXMERT")

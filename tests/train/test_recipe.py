@@ -15,7 +15,7 @@ from tiir.models import load
 from tiir.train.config import LxmertTrainConfig, read_config
 from tiir.train.trainer import training_arguments
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "scenes-clip.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "training" / "scenes-clip.yaml"
 SHIPPED = Path(str(files("tiir"))) / "assets" / "scenes-clip"
 
 
