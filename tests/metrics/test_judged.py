@@ -14,7 +14,6 @@ from tiir.data.judgements import Judged
 from tiir.data.protocols import resolve
 from tiir.metrics import evaluate, rank_scores
 from tiir.report.judged import JudgementFile
-from tiir.report.tables import title
 from tiir.scoring.run import Run, RunInfo
 
 PAIRS = [
@@ -55,8 +54,8 @@ def test_ranks_are_those_of_the_longer_list_of_positives(made: tuple[Run, Datase
     assert (counted.ranks.t2i <= labelled.ranks.t2i).all()
     assert (counted.ranks.t2i < labelled.ranks.t2i).any()
     assert (labelled.judged, counted.judged) == (None, 2)
-    assert "and 2 pairs judged relevant" in title(counted)
-    assert "judged" not in title(labelled)
+    assert "and 2 pairs judged relevant" in counted.title
+    assert "judged" not in labelled.title
     assert counted.to_dict()["judged"] == 2
 
 

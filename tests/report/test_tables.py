@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tiir.data.dataset import Dataset
 from tiir.metrics.evaluate import Evaluation, evaluate
-from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table, title
+from tiir.report.tables import csv_table, evaluation_tables, latex_table, markdown_table
 from tiir.scoring.run import Run
 
 
@@ -56,15 +56,15 @@ def test_excluded_queries_are_in_the_title(colours: tuple[Dataset, Run]) -> None
 
     lonely_run = Run(RunInfo.about(lonely, "pets", "m"), scores=np.ones((2, 1), np.float32))
     e = evaluate(lonely_run, lonely, "own", resamples=0, empty="exclude")
-    assert "1 i2t" in title(e)
-    assert "excluded" not in title(evaluate(run, data, "own", resamples=0))
+    assert "1 i2t" in e.title
+    assert "excluded" not in evaluate(run, data, "own", resamples=0).title
 
 
 def test_markdown(colours: tuple[Dataset, Run]) -> None:
     data, run = colours
     e = evaluate(run, data, "own", resamples=50)
     lines = markdown_table([e]).splitlines()
-    assert lines[0] == title(e)
+    assert lines[0] == e.title
     low, high = e.intervals["i2t_R@1"]
     assert lines[6].startswith(f"| {e.run} | {e.values['i2t_R@1']:.2f} [{low:.1f}, {high:.1f}] |")
     assert len({line.count("|") for line in lines[4:7]}) == 1

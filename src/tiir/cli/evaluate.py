@@ -143,11 +143,9 @@ def evaluate_command(
 
 def _same_gallery(evaluations: Sequence[Any]) -> list[list[Any]]:
     # One table a protocol and data set: numbers of different galleries never stand in one column.
-    from tiir.report.tables import title
-
     groups: dict[str, list[Any]] = {}
     for e in evaluations:
-        groups.setdefault(title(e), []).append(e)
+        groups.setdefault(e.title, []).append(e)
     return list(groups.values())
 
 

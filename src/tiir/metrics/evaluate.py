@@ -18,7 +18,8 @@ from tiir.metrics.graded import graded_run
 from tiir.metrics.intervals import bootstrap
 from tiir.metrics.published import check
 from tiir.metrics.ranks import Empty, Ranks, Ties, rank_run
-from tiir.metrics.recall import metrics_of, recall, rsum
+from tiir.metrics.recall import by_direction, metrics_of, recall, rsum
+from tiir.notebook import card
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -74,6 +75,25 @@ class Evaluation:
     ranks: Ranks
     cross: dict[str, Any] | None = None
     judged: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What was measured, such as "pets/test, own: 4 images x 8 captions, the whole data set; ...; ties pessimistic".
+
+        A number is never shown without it.
+        """
+        excluded = [f"{n:,} {side}" for side, n in self.excluded.items() if n]
+        text = f"{self.dataset}/{self.split}, {self.description}; ties {self.ties}"
+        return text + (f"; excluded for want of a positive: {', '.join(excluded)}" if excluded else "")
+
+    def __repr__(self) -> str:
+        names = [name for name in ("i2t_R@1", "t2i_R@1", "rsum") if name in self.values]
+        numbers = ", ".join(f"{name.replace('_', ' ')} {self.values[name]:.2f}" for name in names)
+        return f"Evaluation({self.run} on {self.dataset}/{self.split}, {self.protocol}: {numbers})"
+
+    def _repr_html_(self) -> str:
+        facts = {"run": self.run, "model": self.model, "rsum": f"{self.values['rsum']:.2f}"}
+        return card(self.title, facts, by_direction(self.values, self.intervals), *self.warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the ranks, ready for JSON."""

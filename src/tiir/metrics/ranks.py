@@ -21,7 +21,9 @@ from tiir.engine import Engine
 from tiir.errors import RanksError
 from tiir.metrics.cascade import recount
 from tiir.metrics.counting import BLOCK, count
-from tiir.scoring.pairs import Embeddings, Matrix, Pairs, Vectors, pairs_of
+from tiir.notebook import card
+from tiir.scoring.embeddings import Embeddings, Vectors
+from tiir.scoring.pairs import Matrix, Pairs, pairs_of
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -60,6 +62,9 @@ class Counts:
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def __repr__(self) -> str:
+        return f"Counts({len(self):,} queries)"
 
     def ranks(self, ties: Ties) -> npt.NDArray[Any]:
         """1-based place of the best positive.
@@ -129,6 +134,11 @@ class Ranks:
             f"{self.n_images:,} images x {self.n_captions:,} captions{folds}, ties {self.ties}"
             + (f", {left:,} queries without a positive excluded)" if left else ")")
         )
+
+    def _repr_html_(self) -> str:
+        from tiir.metrics.recall import by_direction, metrics_of
+
+        return card(repr(self), {}, by_direction({name: m.value for name, m in metrics_of(self).items()}))
 
 
 def rank_scores(

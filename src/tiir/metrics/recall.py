@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tiir.errors import RanksError
 from tiir.metrics.ranks import Counts, Ranks
 
-__all__ = ["RSUM", "Metric", "metrics_of", "recall", "rsum", "summary"]
+__all__ = ["RSUM", "Metric", "by_direction", "metrics_of", "recall", "rsum", "summary"]
 
 RSUM = tuple(f"{side}_R@{k}" for side in ("i2t", "t2i") for k in (1, 5, 10))
 
@@ -32,6 +32,9 @@ class Metric:
     image: npt.NDArray[np.int64]
     fold: npt.NDArray[np.int64]
     kind: Literal["mean", "median"] = "mean"
+
+    def __repr__(self) -> str:
+        return f"Metric({self.kind} of {len(self.values):,} queries)"
 
     @property
     def value(self) -> float:
@@ -104,3 +107,28 @@ def summary(ranks: Ranks) -> dict[str, float]:
         {"i2t_median_rank": ..., "i2t_mean_rank": ..., "i2t_MRR": ..., "t2i_median_rank": ..., ...}
     """
     return {name: metric.value for name, metric in metrics_of(ranks).items() if "_R@" not in name}
+
+
+def by_direction(
+    values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]] | None = None
+) -> list[dict[str, str]]:
+    """A row for each direction, as text, of what is given under names such as "i2t_R@1"; rsum stands apart.
+
+    Args:
+        values: by name.
+        intervals: (low, high) by the same names.
+
+    Example:
+        >>> by_direction({"i2t_R@1": 50.0, "t2i_R@1": 25.0}, {"i2t_R@1": (40, 60)})
+        [{'': 'i2t', 'R@1': '50.00 [40.0, 60.0]'}, {'': 't2i', 'R@1': '25.00'}]
+    """
+    rows = {side: {"": side} for side in ("i2t", "t2i")}
+    for name, value in values.items():
+        side, _, what = name.partition("_")
+        if side in rows:
+            text = f"{value:.3f}" if what == "MRR" else f"{value:,.2f}"
+            low, high = (intervals or {}).get(name, (None, None))
+            digits = 3 if what == "MRR" else 1
+            edges = "" if low is None else f" [{low:,.{digits}f}, {high:,.{digits}f}]"
+            rows[side][what.replace("_", " ")] = text + edges
+    return list(rows.values())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tiir.metrics.evaluate import Evaluation
-from tiir.report.tables import title
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +30,7 @@ def cross_table(evaluations: Sequence[Evaluation]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    heading = f"{escape(title(evaluations[0]))}\n\n{HEADING}; recall in percent"
+    heading = f"{escape(evaluations[0].title)}\n\n{HEADING}; recall in percent"
     table = Table(title=heading, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     table.add_column("run", overflow="fold", min_width=7)
     for name in (*FACTS, *SHOWN):

@@ -15,7 +15,6 @@ from tiir.analysis.typos import Typo
 from tiir.data.dataset import Dataset
 from tiir.report import site_data as data
 from tiir.report.overview import overview
-from tiir.report.tables import title
 
 __all__ = ["SiteContent"]
 
@@ -87,5 +86,5 @@ class SiteContent:
                 "images": dataset.n_images,
                 "captions": dataset.n_captions,
             },
-            "protocol": {"name": first.evaluation.protocol, "title": title(first.evaluation)},
+            "protocol": {"name": first.evaluation.protocol, "title": first.evaluation.title},
         }

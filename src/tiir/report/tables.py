@@ -10,19 +10,7 @@ from tiir.metrics.evaluate import Evaluation
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["csv_table", "evaluation_tables", "latex_table", "markdown_table", "title"]
-
-
-def title(evaluation: Evaluation) -> str:
-    """What was measured: a number is never shown without its protocol.
-
-    Returns:
-        such as "pets/test, own: 4 images x 8 captions, the whole data set; ...; ties pessimistic".
-    """
-    e = evaluation
-    text = f"{e.dataset}/{e.split}, {e.description}; ties {e.ties}"
-    excluded = [f"{n:,} {side}" for side, n in e.excluded.items() if n]
-    return text + (f"; excluded for want of a positive: {', '.join(excluded)}" if excluded else "")
+__all__ = ["csv_table", "evaluation_tables", "latex_table", "markdown_table"]
 
 
 def _sections(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
@@ -54,7 +42,7 @@ def evaluation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
     tables = []
     for number, (heading, columns) in enumerate(_sections(evaluations)):
-        above = f"{escape(title(evaluations[0]))}\n\n{heading}" if number == 0 else heading
+        above = f"{escape(evaluations[0].title)}\n\n{heading}" if number == 0 else heading
         table = Table(title=above, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
         table.add_column("run", overflow="fold", min_width=7)
         for name in columns:
@@ -86,7 +74,7 @@ def _number(value: float, name: str, *, of_interval: bool = False) -> str:
 
 def markdown_table(evaluations: Sequence[Evaluation]) -> str:
     """Markdown tables under their title, intervals in brackets."""
-    lines = [title(evaluations[0])]
+    lines = [evaluations[0].title]
     for heading, columns in _sections(evaluations):
         lines += ["", heading, "", "| run | " + " | ".join(map(_label, columns)) + " |"]
         lines += ["| --- |" + " ---: |" * len(columns), *_markdown_rows(evaluations, columns)]
@@ -131,7 +119,7 @@ def latex_table(evaluations: Sequence[Evaluation]) -> str:
             if e.intervals:
                 edges = [_latex_interval(e, name) for name in columns]
                 lines.append("     & " + " & ".join(edges) + r" \\")
-        text = f"{title(evaluations[0])}. {heading}." if number == 0 else f"{heading}."
+        text = f"{evaluations[0].title}. {heading}." if number == 0 else f"{heading}."
         lines += [r"    \bottomrule", r"  \end{tabular}", rf"  \caption{{{_escape(text)}}}", r"\end{table}"]
         parts.append("\n".join(lines) + "\n")
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
