@@ -18,7 +18,7 @@ from tiir.data.positives import Positives
 from tiir.engine import Engine
 from tiir.errors import RanksError, RunError
 from tiir.metrics import counting, rank_embeddings, rank_run, rank_scores, recall
-from tiir.scoring.pairs import MANY, Embeddings
+from tiir.scoring.embeddings import MANY, Embeddings
 from tiir.scoring.run import Run, RunInfo
 
 TIES = ("pessimistic", "optimistic", "expected")

@@ -20,7 +20,7 @@ from tiir.report.live import live_runs
 from tiir.report.search import Search
 from tiir.report.serve import make_app
 from tiir.report.sides import Sides
-from tiir.scoring.pairs import Embeddings
+from tiir.scoring.embeddings import Embeddings
 from tiir.scoring.shortlist import Listed
 
 pytest.importorskip("faiss")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tiir.data.positives import Positives
 from tiir.errors import RanksError
 from tiir.scoring import order
+from tiir.scoring.embeddings import Embeddings
 from tiir.scoring.order import best
-from tiir.scoring.pairs import Embeddings, Matrix
+from tiir.scoring.pairs import Matrix
 from tiir.scoring.shortlist import Listed
 
 

@@ -17,8 +17,9 @@ from tiir.data.positives import Positives
 from tiir.errors import RanksError
 from tiir.metrics.ranks import Ties
 from tiir.metrics.recall import Metric
+from tiir.scoring.embeddings import Embeddings
 from tiir.scoring.order import best
-from tiir.scoring.pairs import Embeddings, Matrix, Pairs, pairs_of
+from tiir.scoring.pairs import Matrix, Pairs, pairs_of
 from tiir.scoring.shortlist import Direction, Listed
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.errors import MissingExtraError
+from tiir.scoring.embeddings import Embeddings
 from tiir.scoring.order import best
-from tiir.scoring.pairs import Embeddings
 
 __all__ = ["TOP", "Index"]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from tiir.data.positives import Positives
 from tiir.data.protocols import Gallery
 from tiir.report.index import Index
+from tiir.scoring.embeddings import Embeddings
 from tiir.scoring.order import best
-from tiir.scoring.pairs import Embeddings
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Listed
 
