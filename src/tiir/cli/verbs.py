@@ -10,6 +10,7 @@ from tiir import __version__
 from tiir.cli.analyze import analyze_command, compare_command
 from tiir.cli.coco import download_app, setup_app
 from tiir.cli.demo import demo_command
+from tiir.cli.doctor import doctor_command
 from tiir.cli.evaluate import evaluate_command, export_command
 from tiir.cli.explore import explore_command
 from tiir.cli.features import features_app
@@ -45,6 +46,7 @@ app.command("explore")(explore_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
+app.command("doctor")(doctor_command)
 
 
 def _version(show: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from tiir.models.loading import (
     quiet,
     revision_of,
     settle,
+    unloadable,
     versions,
 )
 
@@ -152,7 +152,7 @@ class VisionBackbone:
 
 
 def _load(name: str, revision: str | None) -> tuple[Any, Any]:
-    options, local = load_options(name, revision), Path(name).is_dir()
+    options = load_options(name, revision)
     try:
         with quiet():
             model, report = transformers.AutoModel.from_pretrained(
@@ -161,11 +161,7 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
             # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
             processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        what = "the directory may be incomplete or damaged" if local else (
-            "check the id; without a network, give a local directory"
-        )  # fmt: skip
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise ModelError(f"cannot load {name}: {first}", hint=what) from problem
+        raise unloadable(name, problem) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     prefix = "vision_model." if hasattr(model, "vision_model") else ""
     random = sorted(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import PIL.Image
@@ -26,6 +25,7 @@ from tiir.models.loading import (
     quiet,
     revision_of,
     settle,
+    unloadable,
     versions,
 )
 
@@ -166,7 +166,7 @@ class _Output:
 
 
 def _load(name: str, revision: str | None) -> tuple[Any, Any]:
-    options, local = load_options(name, revision), Path(name).is_dir()
+    options = load_options(name, revision)
     try:
         with quiet():
             model, report = transformers.AutoModelForObjectDetection.from_pretrained(
@@ -174,11 +174,7 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
             )
             processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        what = "the directory may be incomplete, or no object detector" if local else (
-            "check the id; without a network, give a local directory"
-        )  # fmt: skip
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise ModelError(f"cannot load {name}: {first}", hint=what) from problem
+        raise unloadable(name, problem) from problem
     random = sorted(report["missing_keys"])
     if random:
         raise ModelError(

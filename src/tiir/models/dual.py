@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -28,6 +27,7 @@ from tiir.models.loading import (
     revision_of,
     settle,
     text_config,
+    unloadable,
     versions,
 )
 
@@ -209,7 +209,7 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     Raises:
         ModelError: missing, damaged, incomplete, or no dual encoder.
     """
-    options, local = load_options(name, revision), Path(name).is_dir()
+    options = load_options(name, revision)
     # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
@@ -226,11 +226,7 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        what = "the directory may be incomplete or damaged" if local else (
-            "check the id; without a network, give a local directory"
-        )  # fmt: skip
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise ModelError(f"cannot load {name}: {first}", hint=what) from problem
+        raise unloadable(name, problem) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     random = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED))
     if random:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import platform
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import logging
 
 from tiir import __version__
@@ -29,6 +32,7 @@ __all__ = [
     "revision_of",
     "settle",
     "text_config",
+    "unloadable",
     "versions",
 ]
 
@@ -80,8 +84,57 @@ def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
             f"{name} is a directory, it has no revision {revision!r}", hint="leave --revision out"
         )
     if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"no such model directory: {name}", hint="give a directory, or a hub id")
+        raise ModelError(
+            f"no such model directory: {name}", hint=f"give a directory, or a hub id{_did_you_mean(name)}"
+        )
     return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
+
+
+def unloadable(name: str, problem: Exception) -> ModelError:
+    """What to raise where transformers could not load a model: the cause in one line, and what to do about it.
+
+    Args:
+        name: hub id or directory.
+        problem: what transformers raised.
+
+    Example:
+        >>> print(unloadable("clip-b32", ValueError("Unrecognized model")))
+        cannot load clip-b32: Unrecognized model
+          -> check the id
+    """
+    causes: list[BaseException] = [problem]
+    while cause := causes[-1].__cause__:
+        causes.append(cause)
+    if any(isinstance(cause, ImportError) for cause in causes):
+        problem_line, hint = (
+            _first_line(causes[-1]),
+            "install what it asks for; `tiir doctor` says what is broken",
+        )
+    elif Path(name).is_dir():
+        problem_line, hint = _first_line(problem), "the directory may be incomplete or damaged"
+    elif any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
+        where = (
+            "this process is offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else f"{ENDPOINT} cannot be reached"
+        )
+        problem_line = f"there is no such directory, the hub's cache does not hold it, and {where}"
+        hint = (
+            f"check the name{_did_you_mean(name)}; a hub model is downloaded where there is a network, by "
+            f"`hf download {name} --local-dir FOLDER`, and FOLDER, copied here, given as the model"
+        )
+    else:
+        problem_line, hint = _first_line(problem), f"check the id{_did_you_mean(name)}"
+    return ModelError(f"cannot load {name}: {problem_line}", hint=hint)
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
+def _did_you_mean(name: str) -> str:
+    beside = Path(name).expanduser().parent
+    folders = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+    near = difflib.get_close_matches(Path(name).name, folders, n=1)
+    return f" (did you mean {beside / near[0]}?)" if near else ""
 
 
 def exact_convolutions() -> AbstractContextManager[None]:

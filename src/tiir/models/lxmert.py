@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -28,6 +27,7 @@ from tiir.models.loading import (
     quiet,
     revision_of,
     settle,
+    unloadable,
     versions,
 )
 
@@ -138,11 +138,7 @@ def load_matcher(
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        hint = "the directory may be incomplete or damaged" if Path(name).is_dir() else (
-            "check the id; without a network, give a local directory"
-        )  # fmt: skip
-        raise ModelError(f"cannot load {name}: {first}", hint=hint) from problem
+        raise unloadable(name, problem) from problem
     heads = ("match_head.", "cls.")
     own = set(matcher.state_dict())
     reshaped = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}

@@ -1,0 +1,293 @@
+"""What is installed, what of it works, and what there is to work with: for `tiir doctor`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from tiir import __version__
+
+__all__ = ["Finding", "examine", "folder_size", "probe"]
+
+SHOWN = ("torch", "transformers", "numpy")  # others are named only where they are missing or too old
+# What is compiled, and so may fail to load although it is installed; transformers before the torchvision that it loads.
+COMPILED = ("numpy", "torch", "transformers", "torchvision", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
+DEVELOPERS = ("dev", "docs", "peers")  # extras that users have no need of
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+LEAST_DISK = 100 * 2**20  # bytes
+LONGEST = 300  # seconds that libraries may take to load
+COMPLETION = (".bash_completions/tiir.sh", ".zfunc/_tiir", ".config/fish/completions/tiir.fish")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        topic: versions, libraries, devices, extras, hub, space or shell.
+        name: what was looked at.
+        found: what was found.
+        broken: tiir cannot work like this.
+        advice: what to do, where there is something to do.
+    """
+
+    topic: str
+    name: str
+    found: str
+    broken: bool = False
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at this Python, its packages, the machine, and the hub's cache; nothing is changed or downloaded.
+
+    Libraries are loaded in a process of their own, so that one that crashes is a finding.
+
+    Returns:
+        The findings, by topic.
+
+    Example:
+        >>> [finding.name for finding in examine() if finding.topic == "versions"][:2]
+        ['tiir', 'Python']
+    """
+    answers = _ask()
+    return [*_versions(), *_libraries(answers), *_devices(answers), *_extras(), *_hub(), *_space(), _shell()]
+
+
+def _requirements(extra: str = "") -> list[Requirement]:
+    # Those of an extra are what it adds to those of none.
+    lines = [Requirement(line) for line in metadata.requires("tiir") or []]
+    with_extra = [r for r in lines if r.marker is None or r.marker.evaluate({"extra": extra})]
+    return [r for r in with_extra if extra == "" or r not in _requirements()]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _fits(requirement: Requirement) -> bool:
+    version = _version(requirement.name)
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("versions", "tiir", __version__)
+    yield Finding("versions", "Python", f"{platform.python_version()}, {sys.executable}")
+    needed = {r.name: r for r in _requirements()}
+    for name in (*SHOWN, *(name for name in needed if name not in SHOWN and not _fits(needed[name]))):
+        found, fits = _version(name), _fits(needed[name])
+        yield Finding(
+            "versions",
+            name,
+            (found or "not installed") + ("" if fits else f", tiir needs {needed[name].specifier}"),
+            broken=not fits,
+            advice="" if fits else f"pip install '{needed[name]}'",
+        )
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in sorted(metadata.metadata("tiir").get_all("Provides-Extra") or []):
+        if extra not in DEVELOPERS:
+            lacks = ", ".join(r.name for r in _requirements(extra) if not _fits(r))
+            advice = f"if you want it: pip install 'tiir[{extra}]'" if lacks else ""
+            yield Finding("extras", extra, f"without {lacks}" if lacks else "installed", advice=advice)
+
+
+def probe() -> None:
+    """Load the compiled libraries and ask torch for its devices: what `examine` runs in a process of its own.
+
+    A line of JSON on stdout before and after each; the last line of a name counts.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    for name in COMPILED:
+        if name == "torchvision" and find_spec(name) is None:
+            continue
+        answer(name=name, error="the process ended while loading it")  # true unless another answer follows
+        try:
+            _load(name)
+        except BaseException as problem:  # a broken library raises anything
+            cause = (
+                problem.__cause__ or problem
+            )  # transformers says on top of it that it could not import a part
+            answer(name=name, error=f"{type(cause).__name__}: {cause}".splitlines()[0])
+        else:
+            answer(name=name, error=None)
+        if name == "torch":
+            answer(name="devices", found=_torch_devices())
+
+
+def _load(name: str) -> None:
+    module = importlib.import_module(name)
+    if name == "torch":  # torch and numpy that were built for different versions load, and fail here
+        module.from_numpy(importlib.import_module("numpy").zeros(1))
+    elif name == "transformers":  # loads its parts when they are asked for
+        for part in ("AutoModel", "AutoTokenizer", "AutoImageProcessor", "CLIPModel", "CLIPImageProcessor"):
+            getattr(module, part)
+
+
+def _torch_devices() -> list[tuple[str, str]]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return []
+    found = [("cpu", f"{torch.get_num_threads()} threads, {os.cpu_count()} cores")]
+    for n in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(n)
+        found.append((f"cuda:{n}", f"{torch.cuda.get_device_name(n)}, {_size(free)} free of {_size(total)}"))
+    if torch.backends.mps.is_available():
+        found.append(("mps", "Apple GPU"))
+    return found
+
+
+def _ask() -> dict[str, Any]:
+    # The path of this process, in which no folder of the user shadows a library.
+    script = f"import sys; sys.path[:] = {sys.path!r}; from tiir.doctor import probe; probe()"
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=LONGEST)
+        said = done.stdout
+    except subprocess.TimeoutExpired as slow:
+        said = (slow.stdout or b"").decode()
+    return {line["name"]: line for line in map(json.loads, said.splitlines())}
+
+
+def _libraries(answers: dict[str, Any]) -> Iterator[Finding]:
+    failed = {name: answers[name]["error"] if name in answers else "not reached" for name in COMPILED}
+    if "torchvision" not in answers:  # not installed, or the one before it ended the process
+        failed.pop("torchvision")
+    for name, error in failed.items():
+        if error is None:
+            continue
+        advice, wants = f"install {name} again, or another version of it", ""
+        if name == "torchvision":
+            advice = (
+                "pip uninstall torchvision (tiir does without it), or install the one made for your torch"
+            )
+            wants = _wanted_torch()
+        elif failed.get("torchvision") and "torchvision" in error:
+            advice = "mend torchvision first"
+        elif error == "not reached":
+            advice = "mend the library above first"
+        yield Finding("libraries", name, f"cannot be loaded: {error}{wants}", broken=True, advice=advice)
+    works = [name for name, error in failed.items() if error is None]
+    yield Finding("libraries", "that load", ", ".join(works) or "none")
+
+
+def _wanted_torch() -> str:
+    wanted = map(Requirement, metadata.requires("torchvision") or []) if _version("torchvision") else ()
+    return "".join(f" (it needs {r}, there is {_version('torch')})" for r in wanted if r.name == "torch")
+
+
+def _devices(answers: dict[str, Any]) -> Iterator[Finding]:
+    found = answers.get("devices", {}).get("found", [])
+    for name, what in found:
+        yield Finding("devices", name, what)
+    if shutil.which("nvidia-smi") and not any(name.startswith("cuda") for name, _ in found):
+        yield Finding(
+            "devices",
+            "cuda",
+            f"there is an NVIDIA driver, but torch {_version('torch')} sees no GPU",
+            advice="see what `nvidia-smi` says; install a torch with CUDA (https://pytorch.org/get-started)",
+        )
+
+
+def _hub() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    writable = os.access(_there(cache), os.W_OK)
+    yield Finding(
+        "hub",
+        "cache",
+        f"{cache}: {models} models, {_size(folder_size(cache))}" + ("" if writable else ", read-only"),
+        advice=""
+        if writable
+        else "set HF_HOME to a folder that you may write, if you want to download models",
+    )
+    set_to = ", ".join(f"{name}={os.environ[name]}" for name in OFFLINE if name in os.environ)
+    yield Finding(
+        "hub",
+        "offline",
+        f"{'on' if constants.HF_HUB_OFFLINE else 'off'}{f' ({set_to})' if set_to else ''}",
+        advice="only models of the cache and local directories can be loaded"
+        if constants.HF_HUB_OFFLINE
+        else "",
+    )
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder and below; of links nothing, so what lies elsewhere does not count.
+
+    Example:
+        >>> folder_size(Path("no such folder"))
+        0
+    """
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            try:
+                total += 0 if os.path.islink(path) else os.lstat(path).st_size
+            except OSError:  # removed meanwhile
+                continue
+    return total
+
+
+def _there(path: Path) -> Path:
+    # The nearest folder above that exists: on its disk the path would be made.
+    return next(folder for folder in (path, *path.resolve().parents) if folder.is_dir())
+
+
+def _space() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    for name, place in {"this folder": Path.cwd(), "hub cache": Path(constants.HF_HUB_CACHE)}.items():
+        free = shutil.disk_usage(_there(place)).free
+        full = free < LEAST_DISK
+        advice = f"make room on the disk of {place}" if full else ""
+        yield Finding("space", f"disk of {name}", f"{_size(free)} free", broken=full, advice=advice)
+    yield Finding("space", "memory", _memory())
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf"):
+        return "unknown on this system"
+    total = _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    meminfo = Path("/proc/meminfo")  # Linux
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return f"{_size(free[0])} free of {total}" if free else total
+
+
+def _shell() -> Finding:
+    installed = any((Path.home() / name).is_file() for name in COMPLETION)
+    advice = (
+        ""
+        if installed
+        else "tiir --install-completion, then open a new shell: the tab key completes verbs and options"
+    )
+    return Finding("shell", "completion", "installed" if installed else "not installed", advice=advice)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.1f} GB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MB"
