@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from measure import table
-from tiir.analysis.diagnose import background, diagnose
+from tiir.analysis.background import background
+from tiir.analysis.diagnose import diagnose
 from tiir.analysis.queries import galleries_of, query_table
 from tiir.data.dataset import Dataset
 from tiir.metrics.evaluate import evaluate

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tiir.analysis.background import background
 from tiir.analysis.concreteness import concreteness, image_vectors
 from tiir.analysis.counterfactual import rescore_typos
-from tiir.analysis.diagnose import background, diagnose
+from tiir.analysis.diagnose import diagnose
 from tiir.analysis.duplicates import near_duplicates
 from tiir.analysis.hubs import k_occurrence, skewness
 from tiir.analysis.missing import judged_pairs, suspects, with_suspects

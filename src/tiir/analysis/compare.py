@@ -21,6 +21,7 @@ from tiir.errors import ConfigError, RunError
 from tiir.metrics.intervals import resample
 from tiir.metrics.ranks import Empty, rank_run
 from tiir.metrics.recall import Metric
+from tiir.notebook import card
 from tiir.scoring.run import Run
 
 __all__ = ["STUDY", "Comparison", "compare"]
@@ -64,6 +65,13 @@ class Comparison:
     tests: pd.DataFrame
     queries: pd.DataFrame
     resamples: int
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.runs)}: {len(self.queries):,} queries)"
+
+    def _repr_html_(self) -> str:
+        columns = ["a", "b", "direction", "k", "recall_a", "recall_b", "mix", "oracle"]
+        return card(repr(self), {}, self.combined[columns].round(2).to_dict("records"), *self.sentences())
 
     def sentences(self) -> list[str]:
         """The tests in words, one a row; the verdict is that of the corrected p."""

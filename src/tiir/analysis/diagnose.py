@@ -4,86 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tiir.analysis.background import Background, background
 from tiir.analysis.captions import caption_tags
 from tiir.analysis.concreteness import concreteness, image_vectors
-from tiir.analysis.duplicates import near_duplicates
 from tiir.analysis.hubs import k_occurrence, skewness
-from tiir.analysis.missing import SUSPECT, judged_pairs, suspects, with_suspects
+from tiir.analysis.missing import SUSPECT, suspects, with_suspects
 from tiir.analysis.queries import galleries_of, query_table
-from tiir.analysis.similarity import CaptionFit
 from tiir.analysis.slices import counted_recall, slices
-from tiir.analysis.typos import Typo, find_typos, is_english
-from tiir.analysis.words import Words
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
-from tiir.errors import ConfigError, DataError
+from tiir.errors import ConfigError
+from tiir.notebook import card
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Direction
 
-__all__ = ["Background", "Diagnosis", "background", "diagnose"]
-
-
-@dataclass(frozen=True, eq=False)
-class Background:
-    """What a diagnosis takes from the data set alone: made once, it serves all Runs of it.
-
-    Args:
-        words: of the captions.
-        typos: in them.
-        fit: how well captions fit images; None where it cannot be learnt.
-        judged: pairs that people judged; see `tiir.analysis.missing.judged_pairs`.
-        duplicates: pairs of nearly the same photo; None where photos are not looked at.
-        notes: what could not be looked at, and why.
-    """
-
-    words: Words
-    typos: list[Typo]
-    fit: CaptionFit | None
-    judged: pd.DataFrame
-    duplicates: pd.DataFrame | None
-    notes: list[str]
-
-
-def background(
-    dataset: Dataset,
-    protocol: str = "",
-    *,
-    text_vectors: npt.NDArray[np.float32] | None = None,
-    photos: bool = True,
-) -> Background:
-    """What a diagnosis takes from the data set alone.
-
-    Args:
-        dataset: that will be diagnosed.
-        protocol: in use; what it counts as positives already is no judgement.
-        text_vectors: of the captions, (n_captions, n_dims), as more evidence of missing labels.
-        photos: look for near duplicates among them, where the data set has any.
-
-    Example:
-        >>> data = Dataset("pets", "test", ["a", "b"], ["k", "l"], ["a black cat", "a dog"], np.array([0, 1]))
-        >>> background(data).notes[-1]
-        'near-duplicate images are not looked for: no photos to look at'
-    """
-    notes: list[str] = []
-    words = Words(dataset.captions, dataset.caption_image, dataset.n_images)
-    fit = _fit(words, text_vectors, notes)
-    if not is_english(words):
-        notes.append(
-            "the captions are not in English: typos are not looked for, other tags of wording may mislead"
-        )
-    judged = judged_pairs(dataset, protocol)
-    if not len(judged):
-        notes.append("nobody judged pairs of this data set: missing labels are only suspected")
-    duplicates = near_duplicates(dataset) if photos and dataset.image_root is not None else None
-    if duplicates is None:
-        notes.append("near-duplicate images are not looked for: no photos to look at")
-    return Background(words, find_typos(words), fit, judged, duplicates, notes)
+__all__ = ["Diagnosis", "diagnose"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +54,15 @@ class Diagnosis:
     hubs: pd.DataFrame
     skew: dict[str, float]
     notes: list[str]
+
+    def __repr__(self) -> str:
+        hard = int((self.table["difficulty"] == "hard").sum())
+        tagged = self.tags["row"].nunique()
+        return f"Diagnosis({len(self.table):,} queries, {hard:,} hard, {tagged:,} with tags, {len(self.notes)} notes)"
+
+    def _repr_html_(self) -> str:
+        counts = self.tags.groupby(["tag", "direction"]).size().unstack(fill_value=0).reset_index()
+        return card(repr(self), {}, counts.to_dict("records"), *self.notes)
 
 
 def diagnose(
@@ -202,16 +151,6 @@ def diagnose(
         skew={side: skewness(hubs[side]) for side in sides},
         notes=notes,
     )
-
-
-def _fit(words: Words, vectors: Any, notes: list[str]) -> CaptionFit | None:
-    try:
-        return CaptionFit(words, vectors)
-    except DataError as problem:
-        if vectors is not None:
-            raise
-        notes.append(f"missing labels are not suspected: {problem}")
-        return None
 
 
 def _of_captions(table: pd.DataFrame, dataset: Dataset, tags: pd.DataFrame) -> pd.DataFrame:

@@ -41,7 +41,8 @@ def figures_command(
     dataset: RunDataset = None,
 ) -> None:
     """Recall curves, rank histograms, slice bars; of each two Runs a scatter; of photos the study's three grids."""
-    from tiir.analysis.diagnose import background, diagnose
+    from tiir.analysis.background import background
+    from tiir.analysis.diagnose import diagnose
     from tiir.analysis.queries import galleries_of, query_table
     from tiir.report import figures, photos
     from tiir.report.analysis import setting

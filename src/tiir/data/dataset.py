@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tiir.data.positives import Positives
 from tiir.errors import DataError, ImageError
 from tiir.io import inside, sha256_file
+from tiir.notebook import card
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,9 @@ class Judgements:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def __repr__(self) -> str:
+        return f"Judgements({len(self):,} pairs by {', '.join(sorted(set(self.source)))})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +117,25 @@ class Dataset:
         if self.judgements is not None:
             extra += f", {len(self.judgements):,} judgements"
         return f"Dataset({self.name}/{self.split}: {self.n_images:,} images, {self.n_captions:,} captions{extra})"
+
+    def _repr_html_(self) -> str:
+        each = np.bincount(self.caption_image, minlength=self.n_images)
+        facts = {
+            "images": self.n_images,
+            "captions": self.n_captions,
+            "captions an image": f"{each.min()} to {each.max()}" if self.n_images else None,
+            "judgements": None if self.judgements is None else len(self.judgements),
+            "left out": len(self.skipped) or None,
+            "images lie in": self.image_root,
+        }
+        rows = [
+            {
+                "image": self.image_ids[n],
+                "captions": " / ".join(map(self.captions.__getitem__, self.captions_of(n))),
+            }
+            for n in range(min(3, self.n_images))
+        ]
+        return card(f"{self.name}/{self.split}", facts, rows)
 
     @property
     def n_images(self) -> int:

@@ -16,6 +16,7 @@ from tiir.features.info import FeatureInfo
 from tiir.features.layout import Header, checksum, mapped, part_of, read_header
 from tiir.features.plan import check_plan, check_same, only_writer, open_writer
 from tiir.features.writer import FeatureWriter
+from tiir.notebook import card
 from tiir.progress import track
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class FeatureStore:
             f"FeatureStore({self.info.extractor}: {len(self):,} images, {self.n_regions} regions x {self.width}, "
             f"{self.dtype})"
         )
+
+    def _repr_html_(self) -> str:
+        shown = {
+            "regions an image": self.n_regions,
+            "width": self.width,
+            "also": ", ".join(self.columns) or None,
+        }
+        return card(repr(self), shown | {"file": self.path})
 
     def __len__(self) -> int:
         return len(self.image_ids)

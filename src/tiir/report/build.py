@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tiir import __version__
+from tiir.analysis.background import background
 from tiir.analysis.compare import compare
-from tiir.analysis.diagnose import background, diagnose
+from tiir.analysis.diagnose import diagnose
 from tiir.analysis.queries import query_table
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol, resolve
