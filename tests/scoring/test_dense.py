@@ -72,6 +72,32 @@ def test_out_is_not_overwritten_by_accident(noise: Path, tiny_clip: Path, tmp_pa
     score_dual(model, data, noise, tmp_path / "run", overwrite=True)
 
 
+def test_overwriting_keeps_the_earlier_run_until_the_new_one_is_whole(
+    noise: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model, out = Dataset.load(noise), load(str(tiny_clip)), tmp_path / "run"
+    score_dual(model, data, noise, out, batch_size=8)
+    earlier = {name: (out / name).read_bytes() for name in ("run.json", "image_embeds.npy")}
+
+    def stops(texts: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode_captions", stops)  # after all tiles of images
+        with pytest.raises(KeyboardInterrupt):
+            score_dual(model, data, noise, out, batch_size=4, overwrite=True)
+    assert {name: (out / name).read_bytes() for name in earlier} == earlier
+    with pytest.raises(RunError, match="already holds a Run"):
+        score_dual(model, data, noise, out, batch_size=4)
+    with pytest.raises(RunError, match="begun with batch_size 4, now it is 2"):
+        score_dual(model, data, noise, out, batch_size=2, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode_prepared", stops)  # those tiles are there
+        run = score_dual(model, data, noise, out, batch_size=4, resume=True)
+    assert run.info.notes["batch_size"] == 4
+    assert not (out / ".parts").exists()
+
+
 def test_resume_of_a_finished_run_is_nothing_to_do(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
     data, model, out = Dataset.load(noise), load(str(tiny_clip)), tmp_path / "run"
     score_dual(model, data, noise, out, batch_size=8)

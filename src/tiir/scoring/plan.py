@@ -15,8 +15,8 @@ from tiir.engine import Engine, Job
 from tiir.errors import RunError
 from tiir.io import remove_leftovers
 from tiir.scoring.engines import open_engine
-from tiir.scoring.run import Run, finished_run
-from tiir.scoring.tiles import Tiles
+from tiir.scoring.run import Run
+from tiir.scoring.tiles import Tiles, plan_hash
 
 __all__ = ["carry_out", "tile_of"]
 
@@ -50,7 +50,7 @@ def carry_out(
         unit, description: for the progress bar.
         engine: where tiles are computed; where None, this process or those that torchrun started.
         resume: continue a killed run; a finished one is returned as it is.
-        overwrite: replace a Run or an unfinished run in `out`.
+        overwrite: replace a Run or an unfinished run in `out`; the Run stays until all tiles of the new one are there.
         check: gives a computed tile, or an error.
         announce: told of the work that is left, before it begins.
 
@@ -59,17 +59,14 @@ def carry_out(
     """
     parts = out / ".parts"
     with open_engine() if engine is None else nullcontext(engine) as engine:
-        if (out / "run.json").exists() and not overwrite:
-            if engine.first:
-                finished_run(out, plan, resume=resume, overwrite=False)
-            engine.wait()
+        done = engine.first and not overwrite and _finished(out, plan, resume)
+        if engine.told(np.array([done]))[0]:
             return Run.load(out)
         opened = Tiles.open(parts, plan, resume=resume, overwrite=overwrite) if engine.first else None
         with opened or nullcontext(Tiles(parts, plan)) as tiles:
             missing, left = np.ones(len(keys), bool), 0
             if engine.first:
                 remove_leftovers(out)
-                (out / "run.json").unlink(missing_ok=True)  # no earlier Run to mistake for this one
                 there = tiles.keys()
                 missing = np.array([key not in there or tiles.get(key) is None for key in keys], bool)
                 left = int(np.asarray(weights)[missing].sum())
@@ -86,10 +83,32 @@ def carry_out(
             )
             engine.wait()
             if engine.first:
+                (out / "run.json").unlink(
+                    missing_ok=True
+                )  # an earlier Run stays until now, and is not mistaken for this one
                 finish(tiles, left, time.monotonic() - started)
                 tiles.remove()
             engine.wait()
         return Run.load(out)
+
+
+def _finished(out: Path, plan: Mapping[str, Any], resume: bool) -> bool:
+    # Whether `out` holds the Run of this plan, finished by a process that was killed, or by none.
+    if not (out / "run.json").exists():
+        return False
+    if not resume:
+        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
+    parts = out / ".parts"
+    if Run.load(out).info.notes.get("plan") != plan_hash(plan):
+        if (parts / "plan.json").exists():  # a Run that was to be overwritten
+            return False
+        raise RunError(
+            f"{out} already holds a finished Run, made otherwise", hint="choose another --out, or --overwrite"
+        )
+    if parts.exists():  # the kill came after the last write
+        with Tiles.open(parts, plan, resume=True) as tiles:
+            tiles.remove()
+    return True
 
 
 def tile_of(tiles: Tiles, key: str) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tiir.data.dataset import Dataset
 from tiir.errors import DataError, RunError
 from tiir.io import load_npy, read_json, write_json, write_npy
+from tiir.notebook import card
 from tiir.scoring.shards import Placed, Shards, write_rows
 from tiir.scoring.shortlist import Shortlist
-from tiir.scoring.tiles import Tiles, plan_hash
 
-__all__ = ["Run", "RunInfo", "finished_run"]
+__all__ = ["Run", "RunInfo"]
 
 FORMAT = 1
 FloatArray = npt.NDArray[Any]
@@ -150,6 +149,11 @@ class Run:
             f"Run({i.model} on {i.dataset}/{i.split}: {i.images:,} images x {i.captions:,} captions, {kind})"
         )
 
+    def _repr_html_(self) -> str:
+        facts = {"model", "revision", "precision", "protocol", "seconds", "created"}
+        shown = self.info.model_dump(include=facts) | {"directory": self.path}
+        return card(repr(self), shown, (), "Its recall: tiir.evaluate(run, run.load_dataset())")
+
     @property
     def name(self) -> str:
         """Short name for tables: the directory's, else the model's."""
@@ -277,25 +281,3 @@ class Run:
         short = directory / "shortlist.npz"
         shortlist = Shortlist.load(short, info.images, info.captions) if short.exists() else None
         return cls(info, path=directory, shortlist=shortlist, **arrays)
-
-
-def finished_run(out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Run | None:
-    """The Run of this plan in `out`, where a killed process (or none) had already finished it.
-
-    Raises:
-        RunError: `out` holds a Run and neither `resume` nor `overwrite` is asked for, or one made otherwise.
-    """
-    if overwrite or not (out / "run.json").exists():
-        return None
-    if not resume:
-        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
-    run = Run.load(out)
-    if run.info.notes.get("plan") != plan_hash(plan):
-        raise RunError(
-            f"{out} already holds a finished Run, made otherwise", hint="choose another --out, or --overwrite"
-        )
-    parts = out / ".parts"
-    if parts.exists():  # the kill came after the last write
-        with Tiles.open(parts, plan, resume=True) as tiles:
-            tiles.remove()
-    return run
