@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-
 from tests.peers import others
+
 from tiir.metrics import rank_scores, recall
 from tiir.metrics.ranks import Ties
 
@@ -125,14 +125,16 @@ def test_what_the_others_make_of_ties(tool: str, peer: Any, documented: Callable
 @pytest.mark.parametrize("tool", ["mteb", "ranx", "ir-measures"])
 def test_what_ids_make_of_ties(tool: str, peer: Any, documented: Callable[..., None]) -> None:
     """The same scores under ids that sort the other way round."""
+    name = peer(tool)
     read = {"mteb": others.mteb, "ranx": others.ranx, "ir-measures": others.ir_measures}[tool]
     ids = others.names("i", 20)[::-1]
     found = [first(lambda s, o: read(others.as_lists(s, o, images=ids)), *one) for one in TIED]
-    documented("Ties", [f"{peer(tool)}, ids reversed"], *found, RULES[tool])
+    documented("Ties", [f"{name}, ids reversed"], *found, RULES[tool])
 
 
 def test_recall_of_lists_is_the_share_of_positives(peer: Any, documented: Callable[..., None]) -> None:
     """With five positives an image, the information retrieval recall is not the field's R@k."""
+    name = peer("mteb")
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     scores, own = case("five captions an image")
@@ -140,7 +142,7 @@ def test_recall_of_lists_is_the_share_of_positives(peer: Any, documented: Callab
     theirs = 100 * calculate_retrieval_scores(lists, relevant, [10]).recall["Recall@10"]
     documented(
         "Cases that differ",
-        [peer("mteb"), "`recall_at_10` of images with five captions"],
+        [name, "`recall_at_10` of images with five captions"],
         f"{rank(scores, own)['i2t_R@10']:.2f}",
         f"{theirs:.2f}",
         "the share of the positives found; tiir's R@k and `hit_rate` ask for any. `R@10` of ir_measures and "
@@ -149,6 +151,7 @@ def test_recall_of_lists_is_the_share_of_positives(peer: Any, documented: Callab
 
 
 def test_trec_eval_compares_in_float32(peer: Any, documented: Callable[..., None]) -> None:
+    name = peer("ir-measures")
     scores = np.array([[1 + 1e-12], [1.0]])  # the positive is the first, and i00001 the greater id
     theirs = others.ir_measures(
         ("t2i", lists, {"c00000": {"i00000": 1}}) for _, lists, _ in list(others.as_lists(scores, [0]))[1:]
@@ -156,7 +159,7 @@ def test_trec_eval_compares_in_float32(peer: Any, documented: Callable[..., None
     ours = recall(rank_scores(scores, np.array([0]), empty="exclude"))
     documented(
         "Cases that differ",
-        [peer("ir-measures"), "scores 1e-12 apart, R@1"],
+        [name, "scores 1e-12 apart, R@1"],
         f"{ours['t2i_R@1']:.0f}",
         f"{theirs['t2i_R@1']:.0f}",
         "trec_eval rounds scores to float32, where they tie; mteb, which calls it, too",
