@@ -105,10 +105,14 @@ def read_text(path: Path, *, encoding: str = "utf-8", error: type[TiirError] = D
     except UnicodeError as problem:
         start = getattr(problem, "start", 0)
         line = raw.count(b"\n", 0, start) + 1
+        if raw.startswith(b"PK\x03\x04"):
+            raise error(
+                f"{path} is a spreadsheet or another zip file, not text", hint="save it as CSV, in UTF-8"
+            ) from None
         guess = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
         raise error(
             f"{path} is not {encoding} text: byte {start} (0x{raw[start : start + 1].hex()}), line {line}",
-            hint=f"save it as UTF-8, or name the encoding it has (perhaps {guess})",
+            hint=f"save it as UTF-8 (perhaps it is {guess}: captions are read so with --encoding {guess})",
         ) from None
 
 
@@ -232,15 +236,21 @@ def load_npz(
     members = [f"{name}.npy" for name in names]
     try:
         with zipfile.ZipFile(path) as archive:
+            there = [member.removesuffix(".npy") for member in archive.namelist()]
+            for name in names:
+                if name not in there:
+                    raise error(f"{path} has no {name!r}", hint=f"it holds: {', '.join(there)}")
             if (size := sum(archive.getinfo(member).file_size for member in members)) > most:
                 raise ValueError(f"it would unpack to {size:,} bytes, {most:,} are the most there can be")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
+    except TiirError:
+        raise
     except FileNotFoundError:
         raise error(f"no such file: {path}") from None
     except Exception as problem:  # of zip, zlib and NumPy: nearly every type
         raise error(
-            f"{path} cannot be read: {_first_line(problem)}",
+            f"{path} is not a readable .npz: {_first_line(problem)}",
             hint="it may be cut off, or hold Python objects: write it again",
         ) from None
 

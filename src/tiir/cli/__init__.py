@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     130 or 143; a second one stops it at once.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are for its developers
+    if not sys.stderr.isatty():  # bars are for who watches
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if hasattr(sys.stdout, "reconfigure"):  # no caption or file name is a reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     stop = _Stop()

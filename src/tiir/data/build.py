@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -223,7 +224,7 @@ def build_dataset(
     if problems and on_bad == "error":
         raise DataError(
             f"{name}/{split}: {len(problems):,} problems in the source\n{problems}",
-            hint=_advice(problems, len(declared), image_root),
+            hint=_advice(problems, captioned, image_root),
         )
     if not good:
         raise DataError(f"{name}/{split}: no image with a caption is left\n{problems}".rstrip())
@@ -249,6 +250,14 @@ def _check_images(
     records: Sequence[ImageRecord], root: Path | None, problems: Problems
 ) -> dict[str, Mapping[str, Any]]:
     # The columns of each good image, by id.
+    @cache
+    def names(folder: Path) -> dict[str, str]:
+        return {name.casefold(): name for name in os.listdir(folder)} if folder.is_dir() else {}
+
+    def other_case(path: Path) -> str:
+        near = names(path.parent).get(path.name.casefold())
+        return f" (there is {near})" if near else ""
+
     def check(image: ImageRecord) -> Mapping[str, Any] | tuple[str, str]:
         if not (_is_unicode(image.id) and _is_unicode(image.path)):
             return "broken text", "an id or path that is not valid Unicode: rename the file"
@@ -257,7 +266,7 @@ def _check_images(
         try:
             path = inside(root, image.path)
             if not os.path.exists(path):
-                return "missing image", f"no such file: {path}"
+                return "missing image", f"no such file: {path}{other_case(path)}"
             width, height = open_image(path).size
             return {**image.columns, "sha256": sha256_file(path), "width": width, "height": height}
         except UnsafePathError as problem:
@@ -318,8 +327,10 @@ def _judgements(
     )
 
 
-def _advice(problems: Problems, n_images: int, root: Path | None) -> str:
-    missing = sum(row["kind"] == "missing image" for row in problems.rows)
-    if missing and missing == n_images:
-        return f"no image was found: is {root} the right image folder?"
+def _advice(problems: Problems, named: set[str], root: Path | None) -> str:
+    lost = [row["item"] for row in problems.rows if row["kind"] in ("missing image", "unsafe path")]
+    if lost and set(lost) == named:
+        return (
+            f"none of the images was found: is {root} the right image folder? Their names are relative to it"
+        )
     return "repair the source, or leave these out with --on-bad skip"

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -67,11 +69,17 @@ def prepare(
         check_split(split, Counter(members.values()), file)
         rows = [row for row in rows if row.get("split", "") == split]
     used = dict.fromkeys(row["image"] for row in rows)
-    unmentioned = [] if images is None else [path for path in _walk(Path(images)) if path not in mentioned]
+    files = dict.fromkeys([] if images is None else _walk(Path(images)))
+    composed = {_composed(path): path for path in files}
+    paths = {image: image if image in files else composed.get(_composed(image), image) for image in mentioned}
+    unmentioned = files.keys() - set(paths.values())
     return build_dataset(
         folder.resolve().name,
         split,
-        [ImageRecord(image, image) for image in [*used, *unmentioned]],
+        [
+            *(ImageRecord(image, paths[image]) for image in used),
+            *(ImageRecord(path, path) for path in sorted(unmentioned)),
+        ],
         list(_number(rows)),
         image_root=images,
         on_bad=on_bad,
@@ -118,20 +126,28 @@ def _image_id(name: str) -> str:
     return str(PurePosixPath(name.strip().replace("\\", "/")))
 
 
+def _composed(name: str) -> str:
+    # macOS writes "ü" in a file's name as two characters, a spreadsheet as one.
+    return unicodedata.normalize("NFC", name)
+
+
 def _csv(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]]:
     if not text.strip():
         raise DataError(f"{file} is empty")
+    first = 1  # the line of the header
+    if re.match(r"sep=.\r?\n", text):  # Excel's own note of the delimiter
+        text, first = text.partition("\n")[2], 2
     headers = [(_header(text, delimiter), delimiter) for delimiter in ",;\t"]
     header, delimiter = max(headers, key=lambda pair: (len(_columns(pair[0])), len(pair[0])))
     columns = _columns(header)
     if not {"image", "caption"} <= columns.keys():
         raise _no_columns(file, header)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1  # where the current row begins
+    line = first  # where the current row begins
     try:
         for cells in reader:
-            number, line = line, reader.line_num + 1
-            if number == 1 or not cells:
+            number, line = line, reader.line_num + first
+            if number == first or not any(cell.strip() for cell in cells):  # Excel saves empty rows too
                 continue
             if len(cells) != len(header):
                 detail = f"{len(cells)} fields, the header has {len(header)} (a field with {delimiter!r} needs quotes)"
