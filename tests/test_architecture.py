@@ -24,6 +24,7 @@ LAYERS = [
     ["train", "analysis"],
     ["report"],
     ["demo", "doctor", "setup"],
+    ["recipes"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -18,6 +18,7 @@ from tiir.cli.figures import figures_command
 from tiir.cli.foreign import import_app
 from tiir.cli.prepare import prepare_app
 from tiir.cli.report import report_command
+from tiir.cli.run import reproduce_app, run_command
 from tiir.cli.score import rerank_command, score_command
 from tiir.cli.train import train_app
 
@@ -36,6 +37,7 @@ app.add_typer(prepare_app, name="prepare")
 app.add_typer(features_app, name="features")
 app.add_typer(train_app, name="train")
 app.add_typer(import_app, name="import")
+app.add_typer(reproduce_app, name="reproduce")
 app.command("score")(score_command)
 app.command("rerank")(rerank_command)
 app.command("evaluate")(evaluate_command)
@@ -45,6 +47,7 @@ app.command("figures")(figures_command)
 app.command("explore")(explore_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
+app.command("run")(run_command)
 app.command("demo")(demo_command)
 app.command("doctor")(doctor_command)
 

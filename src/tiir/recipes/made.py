@@ -1,0 +1,102 @@
+"""Whether what lies in a recipe's folders is what the recipe makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiir.data.dataset import Dataset
+from tiir.errors import TiirError
+from tiir.features.store import FeatureStore
+from tiir.io import read_json
+from tiir.recipes.place import Place
+from tiir.recipes.recipe import Recipe
+from tiir.scoring.run import Run
+from tiir.setup import Step
+from tiir.train.config import differences
+
+__all__ = ["model_flaw", "run_flaw", "with_check"]
+
+
+def with_check(name: str, valid: Callable[[], bool], run: Callable[[], None]) -> Step:
+    """A step that is done where its output is there and valid.
+
+    Args:
+        name: what it makes.
+        valid: whether it is; what it needs may be missing or damaged.
+        run: makes it.
+    """
+
+    def check() -> bool:
+        try:
+            return valid()
+        except (TiirError, OSError, KeyError, TypeError):
+            return False
+
+    done = check()
+    return Step(name, done, 0, 0, 0.0 if done else None, check, run)
+
+
+def model_flaw(recipe: Recipe, place: Place) -> str | None:
+    """What is wrong with the trained model; None where it is finished, and of this training and data.
+
+    Raises:
+        TiirError: the model, its data or features are not there.
+    """
+    assert recipe.train is not None
+    now: dict[str, Any] = {
+        "config": recipe.train.model_dump(mode="json"),
+        "dataset": Dataset.load(place.data("train")).fingerprint,
+    }
+    if recipe.features is not None:
+        now["features"] = FeatureStore.open(place.features("train")).fingerprint
+    begun = read_json(place.model / "training.json")
+    read_json(place.model / "history.json")  # written last
+    for key, before, after in differences({**now, **begun}, {**begun, **now}):
+        return f"trained with another {key}: {before!r}, now it is {after!r}"
+    return None
+
+
+def run_flaw(
+    run: Path, data: Path, model: str, features: Path | None, first: tuple[Path, int] | None = None
+) -> str | None:
+    """What is wrong with a Run; None where it is of this data, model and features.
+
+    Args:
+        run: its directory.
+        data: the data set.
+        model: as `tiir.models.load` takes it; a directory is known by its content, a hub model by its name.
+        features: the store, or None.
+        first: of a cascade: the Run of the first stage, and the depth.
+
+    Raises:
+        TiirError: one of them is not there.
+    """
+    info = Run.load(run).info
+    if info.fingerprint != Dataset.load(data).fingerprint:
+        return f"of other data than {data}"
+    name = info.model.rpartition(" > ")[2]
+    folder = Path(model.removeprefix("lxmert:"))
+    if folder.is_dir():
+        from tiir.models.loading import revision_of
+
+        same = info.revision == revision_of(str(folder), None)
+    else:
+        same = name == model
+    if not same:
+        return f"of {name} ({info.revision}), and not of {model} as it is now"
+    if (
+        features is not None
+        and info.notes["features"]["fingerprint"] != FeatureStore.open(features).fingerprint
+    ):
+        return f"of other features than {features}"
+    if first is not None:
+        stage, depth = first
+        if info.notes["depth"] != depth:
+            return f"of depth {info.notes['depth']}, and not {depth}"
+        if any(
+            getattr(Run.load(stage).info, key) != value for key, value in info.notes["first_stage"].items()
+        ):
+            return f"of another first stage than {stage} is now"
+    return None

@@ -1,0 +1,360 @@
+"""From a recipe to its steps: data, features, training, scoring, report. What is there and valid stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tiir.data.coco import PARTS, WebFile, download
+from tiir.data.dataset import Dataset
+from tiir.data.sources.scenes import SIZES
+from tiir.errors import ConfigError, DataError, MissingExtraError
+from tiir.io import read_json, write_json
+from tiir.metrics.evaluate import evaluate
+from tiir.recipes.made import model_flaw, run_flaw, with_check
+from tiir.recipes.outcome import Outcome
+from tiir.recipes.place import Place
+from tiir.recipes.recipe import Recipe
+from tiir.scoring.engines.torchrun import started_by_torchrun
+from tiir.scoring.run import Run
+from tiir.setup import IMAGES, Step, coco_steps, do_steps, extract_step, valid_dataset
+from tiir.train.config import LxmertTrainConfig, differences
+
+__all__ = ["recipe_steps", "run_recipe"]
+
+KEYS = "test_img_keys_1k.tsv"
+FLICKR8K = {"train": 6000, "val": 1000, "test": 1000}
+Say = Callable[[str], None]
+Sources = Mapping[str, tuple[WebFile, ...]]
+
+
+def run_recipe(
+    recipe: Recipe,
+    to: Path,
+    *,
+    device: str = "auto",
+    sources: Sources = PARTS,
+    how: Mapping[str, Any] = {},
+    resamples: int = 1000,
+    say: Say = lambda text: None,
+) -> Outcome:
+    """Do what is not done of a recipe, and evaluate. A killed one is continued by the next call.
+
+    Args:
+        recipe: from `find_recipe` or `read_recipe`.
+        to: folder for everything: data (`coco/`, `scenes/`), which recipes share, and a folder for each recipe, which is
+            its Run and holds `model/` and `report/`.
+        device: of extractors and scoring; training takes what there is.
+        sources: where COCO's files are fetched from, from `tiir.data.coco.read_sources`.
+        how: `tries` and `wait` of the download.
+        resamples: of the bootstrap; no intervals where 0.
+        say: is told what happens.
+
+    Raises:
+        ConfigError: `to` holds results of the recipe as it was before a change, or torchrun started this.
+        MissingExtraError: a package that the recipe needs is not installed.
+        TiirError: as the steps raise it.
+    """
+    if started_by_torchrun():
+        raise ConfigError(
+            "a recipe is run by one process",
+            hint="`tiir run --dry-run` says where each part goes: train and score under torchrun with their own verbs",
+        )
+    _check_extras(recipe)
+    place = Place(recipe, to)
+    steps = recipe_steps(recipe, to, device=device, sources=sources, how=how, say=say)
+    for part in _parts(recipe):
+        write_json(Place(part, to).folder / "recipe.json", _decisive(part))
+    do_steps(to, steps, recipe.name, say)
+    say("counting ranks")
+    run = Run.load(place.folder)
+    data = Dataset.load(place.data("test"))
+    evaluations = [
+        evaluate(run, data, protocol, keys=_keys(protocol, data, to), resamples=resamples)
+        for protocol in recipe.protocols
+    ]
+    return Outcome(
+        recipe, tuple(replace(e, run=recipe.name) for e in evaluations), place.report / "index.html"
+    )
+
+
+def recipe_steps(
+    recipe: Recipe,
+    to: Path,
+    *,
+    device: str = "auto",
+    sources: Sources = PARTS,
+    how: Mapping[str, Any] = {},
+    say: Say = lambda text: None,
+) -> list[Step]:
+    """What it takes to have a recipe's Run and report in `to`; nothing is written.
+
+    Args:
+        recipe, to, device, sources, how, say: see `run_recipe`.
+
+    Raises:
+        ConfigError: `to` holds results of the recipe as it was before a change.
+
+    Example:
+        >>> [step.name for step in recipe_steps(find_recipe("clip-b32"), Path("results"))]
+        ['download val2014', 'download karpathy', 'prepare coco-test', 'score clip-b32', 'report clip-b32']
+    """
+    for part in _parts(recipe):
+        _check_unchanged(part, Place(part, to))
+    steps = _data_steps(recipe, to, sources, how)
+    models = _parts(recipe)[1:] or [recipe]  # of a cascade, its two parts
+    for part in models:
+        if part.features is not None:
+            loaded: list[Any] = []
+            for split in part.splits:
+                where, out = Place(part, to).data(split), Place(part, to).features(split)
+                n_images = _size(part, split, where)
+                steps.append(extract_step(where, out, part.features, device, n_images, loaded))
+        if part.train is not None:
+            steps.append(_train_step(part, Place(part, to)))
+    steps.append(_score_step(models[0], Place(models[0], to), device, say))
+    if recipe.rerank is not None:
+        steps.append(_rerank_step(recipe, to, device, say))
+    steps.append(_report_step(recipe, to, say))
+    return steps
+
+
+def _check_extras(recipe: Recipe) -> None:
+    # Said before the long work, not after it.
+    trains = any(part.train is not None for part in _parts(recipe))
+    if trains and find_spec("accelerate") is None:
+        raise MissingExtraError("accelerate", "train")
+    if {"cxc", "eccv"} & set(recipe.protocols) and find_spec("eccv_caption") is None:
+        raise MissingExtraError("eccv_caption", "coco")
+
+
+def _parts(recipe: Recipe) -> list[Recipe]:
+    return [recipe] if recipe.rerank is None else [recipe, recipe.rerank.first, recipe.rerank.by]
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """What decides the results; of directories only the name: their content is compared by itself."""
+    facts = recipe.model_dump(mode="json", include={"name", "data", "images", "features", "model", "train"})
+    for key in ("data", "model", "features"):
+        if facts[key] is not None and facts[key].rpartition(":")[2].startswith("/"):
+            facts[key] = Path(facts[key]).name
+    if recipe.rerank is not None:
+        facts["rerank"] = {
+            "first": recipe.rerank.first.name,
+            "by": recipe.rerank.by.name,
+            "depth": recipe.rerank.depth,
+        }
+    return facts
+
+
+def _check_unchanged(recipe: Recipe, place: Place) -> None:
+    path = place.folder / "recipe.json"
+    if not path.exists():
+        return
+    begun, now = read_json(path, error=ConfigError), _decisive(recipe)
+    if not isinstance(begun, dict):
+        raise ConfigError(f"{path} is no record of a recipe", hint="choose another --to")
+    # What an earlier version did not record counts as the same.
+    for key, before, after in differences({**now, **begun}, now):
+        raise ConfigError(
+            f"{place.folder} was made by recipe {recipe.name} with another {key}: {before!r}, now it is {after!r}",
+            hint="give the changed recipe another name, choose another --to, or delete that folder",
+        )
+
+
+def _size(recipe: Recipe, split: str, where: Path) -> int:
+    if recipe.data == "coco":
+        return IMAGES[split]
+    if recipe.data == "scenes":
+        return recipe.images.get(split, SIZES[split])  # type: ignore[call-overload, no-any-return]
+    return FLICKR8K[split] if recipe.data == "flickr8k" else Dataset.load(where).n_images
+
+
+def _data_steps(recipe: Recipe, to: Path, sources: Sources, how: Mapping[str, Any]) -> list[Step]:
+    place = Place(recipe, to)
+    if recipe.data == "coco":
+        steps = coco_steps(to / "coco", "clip", splits=recipe.splits, sources=sources, how=how)
+        if "coco-1k-subset" in recipe.protocols:
+            steps.insert(0, _keys_step(to, sources, how))
+        return steps
+    if recipe.data in ("scenes", "flickr8k"):
+        return [_prepare_step(recipe, place.data(split), split, to) for split in recipe.splits]
+    for split in recipe.splits:
+        Dataset.load(place.data(split))  # said now, if it is not there
+    return []
+
+
+def _keys_file(to: Path) -> Path:
+    return to / "coco" / "coco_ir" / KEYS
+
+
+def _keys(protocol: str, data: Dataset, to: Path) -> Path | None:
+    return _keys_file(to) if protocol == "coco-1k-subset" and data.n_images != 1000 else None
+
+
+def _keys_step(to: Path, sources: Sources, how: Mapping[str, Any]) -> Step:
+    path = _keys_file(to)
+    wanted = tuple(file for file in sources["oscar"] if file.name == KEYS)
+
+    def run() -> None:
+        try:
+            download(to / "coco", ["keys"], {"keys": wanted}, **how)
+        except DataError as problem:
+            raise DataError(
+                f"{problem.message}\nThe list of the 1,000 images of coco-1k-subset is missing",
+                hint=f"copy it to {path} (an image id a line), or take coco-1k-subset out of the recipe",
+            ) from problem
+        if not path.is_file():
+            raise ConfigError(f"--sources name no {KEYS} in the part oscar", hint=f"copy it to {path}")
+
+    return with_check("download the list of 1,000 images", path.is_file, run)
+
+
+def _prepare_step(recipe: Recipe, out: Path, split: Any, to: Path) -> Step:
+    n = _size(recipe, split, out)
+
+    def run() -> None:
+        if recipe.data == "scenes":
+            from tiir.data.sources import scenes
+
+            data = scenes.prepare(out, split=split, n=n)
+        else:
+            from tiir.data.sources import flickr8k
+
+            folder = to / "flickr8k"
+            data = flickr8k.prepare(folder, split=split, images=folder / "Images")
+        data.save(out, overwrite=True)
+
+    def check() -> bool:
+        return valid_dataset(out, recipe.data) is not None
+
+    return with_check(f"prepare {recipe.data} {split}", check, run)
+
+
+def _train_step(recipe: Recipe, place: Place) -> Step:
+    def flaw() -> str | None:
+        return model_flaw(recipe, place)
+
+    def run() -> None:
+        if (place.model / "history.json").exists() and (wrong := flaw()):
+            raise ConfigError(
+                f"{place.model} holds a model {wrong}", hint="delete that folder, or choose another --to"
+            )
+        data, held_out = (Dataset.load(place.data(split)) for split in ("train", "val"))
+        if isinstance(recipe.train, LxmertTrainConfig):
+            from tiir.features.store import FeatureStore
+            from tiir.train.lxmert import train_lxmert
+
+            train_lxmert(
+                data,
+                recipe.train,
+                features=FeatureStore.open(place.features("train")),
+                out=place.model,
+                validation=held_out,
+                validation_features=FeatureStore.open(place.features("val")),
+                resume=True,
+            )
+        else:
+            from tiir.train.clip import train_clip
+
+            assert recipe.train is not None
+            train_clip(data, recipe.train, out=place.model, validation=held_out, resume=True)
+
+    return with_check(f"train {recipe.name}", lambda: flaw() is None, run)
+
+
+def _score_step(recipe: Recipe, place: Place, device: str, say: Say) -> Step:
+    features = None if recipe.features is None else place.features("test")
+
+    def flaw() -> str | None:
+        return run_flaw(place.folder, place.data("test"), place.scored, features)
+
+    def run() -> None:
+        from tiir.models import load
+        from tiir.scoring.cross import score_cross
+        from tiir.scoring.dense import score_dual
+
+        place.clear_for_run(flaw)
+        where = place.data("test")
+        data = Dataset.load(where)
+        model: Any = load(place.scored, device=device)
+        if features is None:
+            score_dual(model, data, where, place.folder, resume=True)
+        else:
+            from tiir.features.store import FeatureStore
+
+            score_cross(model, data, where, FeatureStore.open(features), place.folder, resume=True, say=say)
+
+    return with_check(f"score {recipe.name}", lambda: flaw() is None, run)
+
+
+def _rerank_step(recipe: Recipe, to: Path, device: str, say: Say) -> Step:
+    assert recipe.rerank is not None
+    place, depth = Place(recipe, to), recipe.rerank.depth
+    first, by = Place(recipe.rerank.first, to), Place(recipe.rerank.by, to)
+
+    def flaw() -> str | None:
+        return run_flaw(
+            place.folder, place.data("test"), by.scored, by.features("test"), (first.folder, depth)
+        )
+
+    def run() -> None:
+        from tiir.features.store import FeatureStore
+        from tiir.models import load
+        from tiir.scoring.cascade import rerank
+
+        place.clear_for_run(flaw)
+        where = place.data("test")
+        data = Dataset.load(where)
+        model: Any = load(by.scored, device=device)
+        store = FeatureStore.open(by.features("test"))
+        rerank(
+            Run.load(first.folder),
+            data,
+            model,
+            store,
+            place.folder,
+            depth=depth,
+            dataset_path=where,
+            resume=True,
+            say=say,
+        )
+
+    return with_check(f"re-rank {recipe.name}", lambda: flaw() is None, run)
+
+
+def _report_step(recipe: Recipe, to: Path, say: Say) -> Step:
+    from tiir.report.folder import finished_plan
+
+    place, protocol = Place(recipe, to), recipe.protocols[0]
+    runs = ([] if recipe.rerank is None else [Place(recipe.rerank.first, to).folder]) + [place.folder]
+
+    def check() -> bool:
+        made = finished_plan(place.report)
+        if made is None or not all((run / "run.json").exists() for run in runs):
+            return False
+        infos = [Run.load(run).info for run in runs]
+        return (
+            made["protocol"] == protocol
+            and made["dataset"]["fingerprint"] == infos[-1].fingerprint
+            and all(made["created"] >= info.created for info in infos)
+        )
+
+    def run() -> None:
+        from tiir.report.build import build_site
+
+        data = Dataset.load(place.data("test"))
+        build_site(
+            [Run.load(run) for run in runs],
+            data,
+            place.report,
+            protocol=protocol,
+            keys=_keys(protocol, data, to),
+            overwrite=True,
+            say=say,
+        )
+
+    return with_check(f"report {recipe.name}", check, run)
