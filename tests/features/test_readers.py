@@ -223,13 +223,13 @@ def test_damaged_npz_and_h5_name_the_image(tmp_path: Path) -> None:
     cut = path / "val2014" / "522418.npz"
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"image '522418': .* cannot be read"):
+    with pytest.raises(DataError, match=r"image '522418': .* is not a readable .npz"):
         convert(path, tmp_path / "a.h5")
     np.savez(cut, visual_feats=features()[0][1])
     with pytest.raises(DataError, match=r"image '522418': .*visual_pos"):
         convert(path, tmp_path / "b.h5")
     np.savez(cut, visual_feats=np.array([{"a": 1}], object), visual_pos=features()[1][1])
-    with pytest.raises(DataError, match=r"image '522418': .* cannot be read: Object arrays"):
+    with pytest.raises(DataError, match=r"image '522418': .* is not a readable .npz: Object arrays"):
         convert(path, tmp_path / "c.h5")
     groups = source(tmp_path, "h5")
     with h5py.File(groups, "r+") as file:

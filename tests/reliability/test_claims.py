@@ -26,6 +26,7 @@ from tiir.features import FeatureInfo
 from tiir.features.readers import convert
 from tiir.features.store import FeatureStore
 from tiir.io import load_npy, load_npz, read_json, read_yaml, sha256_file, write_json
+from tiir.scoring.foreign import import_scores
 from tiir.scoring.shortlist import Shortlist
 
 MANY = 2**40
@@ -62,6 +63,20 @@ def zip_bomb(path: Path) -> None:
             file.writestr(f"{name}.npy", npy((3,)))
     assert path.stat().st_size < 1 << 20
     Shortlist.load(path, 10, 10)
+
+
+def study_scores(path: Path) -> None:
+    path = path.with_suffix(".npz")
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("logits", "labels"):
+            file.writestr(f"{name}.npy", npy((MANY, 4)))
+    import_scores(
+        path,
+        Dataset("pets", "test", ["a"], ["a0"], ["a cat"], np.array([0])),
+        path,
+        path.parent / "run",
+        name="x",
+    )
 
 
 def archive(path: Path) -> None:
@@ -150,7 +165,7 @@ def deep_json(path: Path) -> None:
     read_json(path)
 
 
-CLAIMS = [array, mapped_array, zipped_array, zip_bomb, archive, groups, store, parquet, png, text_in_png,
+CLAIMS = [array, mapped_array, zipped_array, zip_bomb, study_scores, archive, groups, store, parquet, png, text_in_png,
           aliases, merged, endless, deep_yaml, deep_json]  # fmt: skip
 
 

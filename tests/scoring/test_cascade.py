@@ -195,7 +195,7 @@ def test_a_damaged_or_foreign_shortlist_is_refused(
     again(pairs_data, first, fake, tmp_path / "run")
     good, arrays = path.read_bytes(), dict(np.load(path))
     path.write_bytes(good[: len(good) // 2])
-    with pytest.raises(RunError, match=r"shortlist\.npz cannot be read"):
+    with pytest.raises(RunError, match=r"shortlist\.npz is not a readable"):
         Run.load(tmp_path / "run")
     for change, message in (
         ({"image": arrays["image"] + 29}, "names image positions outside"),
@@ -204,7 +204,7 @@ def test_a_damaged_or_foreign_shortlist_is_refused(
         ({"score": arrays["score"].astype(np.float64)}, "score has another type"),
         ({"first": arrays["first"][1:]}, "first is"),
         ({"mix": np.float64(3)}, "mix of 3"),
-        ({"i2t": np.array([object()])}, "cannot be read"),
+        ({"i2t": np.array([object()])}, "not a readable"),
     ):
         np.savez(path, **(arrays | change))
         with pytest.raises(RunError, match=message):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from tiir.errors import RunError
 from tiir.io import load_npy, read_ids
 from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.shards import ROWS, Shards
+from tiir.scoring.study_npz import study_logits
 
 __all__ = ["import_embeddings", "import_scores"]
 
@@ -177,7 +176,7 @@ def import_scores(
             raise RunError(
                 f"{path}: --transpose is for .npy", hint="the layout of an .npz is found by its labels"
             )
-        scores = _study_logits(path, dataset, rows, columns, notes)
+        notes["layout"], scores = study_logits(path, dataset, rows, columns)
     else:
         scores = _matrix(path, (dataset.n_images, dataset.n_captions), transpose, notes)[rows][:, columns]
     infinite = np.argwhere(np.isinf(scores) | (np.abs(scores) > np.finfo(np.float32).max))
@@ -276,62 +275,3 @@ def _rows(
         notes[f"{kind}s_left_out"] = len(extra)
     notes[f"{kind}s_joined_by"] = str(ids_path)
     return np.array([row_of[key] for key in wanted], np.int64)
-
-
-def _study_logits(path: Path, dataset: Dataset, rows: Any, columns: Any, notes: dict[str, Any]) -> Array:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = {"logits", "labels"} - set(archive.files)
-            if missing:
-                raise RunError(
-                    f"{path} has no {missing.pop()!r}", hint=f"it holds: {', '.join(archive.files)}"
-                )
-            logits, labels = archive["logits"], archive["labels"]
-    except FileNotFoundError:
-        raise RunError(f"no such file: {path}") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as problem:
-        raise RunError(f"{path} is not a readable .npz: {problem}") from None
-    shape = n_images, n_captions = dataset.n_images, dataset.n_captions
-    if logits.size != n_images * n_captions or labels.size != logits.size:
-        raise RunError(
-            f"{path} has {logits.size:,} logits and {labels.size:,} labels, the data set {n_images} images x "
-            f"{n_captions} captions",
-            hint="prepare the data set it was made from (1K: --keys test_img_keys_1k.tsv)",
-        )
-    if logits.dtype.kind != "f" or labels.dtype.kind not in "biuf":
-        raise RunError(f"{path} holds {logits.dtype} logits and {labels.dtype} labels, expected numbers")
-    # A model's head writes one column, (pairs, 1): that is flat too.
-    arrays = [array.ravel() if array.shape == (array.size, 1) else array for array in (logits, labels)]
-    expected = np.zeros(shape, bool)
-    expected[dataset.caption_image, np.arange(n_captions)] = True
-    fitting: dict[str, Array] = {}
-    for layout, given in (("images x captions", shape), ("captions x images", shape[::-1])):
-        if all(array.ndim == 1 or array.shape == given for array in arrays):
-            scores, marks = (
-                (array.reshape(shape) if layout == "images x captions" else array.reshape(given).T)[rows][
-                    :, columns
-                ]
-                for array in arrays
-            )
-            if np.array_equal(marks > 0, expected):
-                fitting[layout] = scores
-    if len(fitting) == 2 and 1 in shape:
-        fitting.popitem()  # one row: both layouts are the same
-    if len(fitting) != 1:
-        raise RunError(
-            f"{path}: labels mark the data set's own pairs in {'both layouts' if fitting else 'no layout'}",
-            hint="save the logits as .npy, with --transpose where they are captions x images"
-            if fitting
-            else "prepare the data set in the order of the file: the study's image keys, captions in their order",
-        )
-    ((notes["layout"], found),) = fitting.items()
-    return found
