@@ -19,7 +19,7 @@ from PIL import Image
 
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine
-from tiir.errors import ConfigError, ModelError, RunError
+from tiir.errors import ConfigError, DataError, ModelError, RunError
 from tiir.features.store import FeatureStore
 from tiir.models import load
 from tiir.scoring.cross import score_cross
@@ -193,6 +193,30 @@ def test_a_worker_that_is_killed_is_replaced_by_ray(cluster: Any, tmp_path: Path
 def test_a_worker_that_is_killed_ends_a_local_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a worker process died[\s\S]*--resume"):
         squares(LocalEngine(2), Pieces(tmp_path, kills=4))
+
+
+class Torn(Pieces):
+    """Pieces that a worker cannot take over."""
+
+    def __reduce__(self) -> Any:
+        return _torn, (self.folder,)
+
+
+def _torn(folder: Path) -> Pieces:
+    raise (DataError if folder.name == "known" else KeyError)("replaced")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "error", "words"),
+    [
+        ("known", DataError, "^replaced"),
+        ("x", ConfigError, r"cannot take over .*KeyError: 'replaced'[\s\S]*torchrun"),
+    ],
+)
+def test_a_worker_that_cannot_take_over_says_why(folder: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        squares(LocalEngine(2), Torn(Path(folder)))
 
 
 def test_a_job_that_cannot_be_sent_is_refused_in_words(tmp_path: Path) -> None:

@@ -16,11 +16,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tiir.engine import Engine, Job
-from tiir.errors import ConfigError, RunError
+from tiir.errors import ConfigError, RunError, TiirError
 
-__all__ = ["LocalEngine", "chunks"]
+__all__ = ["GO_ON", "LocalEngine", "chunks"]
 
 Results = list[tuple[int, Any]]
+GO_ON = "score, rerank and features extract keep what was finished, and go on with --resume"
+WITHOUT = (
+    "leave --workers out, or start processes that load it themselves: torchrun --nproc-per-node=2 -m tiir ..."
+)
 TURNS = 4  # of each worker, at least: some pieces take longer than others
 
 
@@ -61,7 +65,7 @@ class LocalEngine(Engine):
         except BrokenProcessPool:
             raise RunError(
                 "a worker process died (killed, perhaps for the memory it took)",
-                hint="what was finished stays (--resume goes on, where the verb writes); fewer --workers or a smaller --memory take less",
+                hint=f"fewer --workers or a smaller --memory take less; {GO_ON}",
             ) from None
         except BaseException:
             held.close()  # the workers leave now, not when their pieces are done
@@ -91,7 +95,7 @@ def _pickled(job: Job) -> bytes:
     except (pickle.PicklingError, AttributeError, TypeError) as problem:
         raise ConfigError(
             f"the model or data cannot be sent to other processes: {problem}",
-            hint="leave --workers out, or start processes that load it themselves: torchrun --nproc-per-node=2 -m tiir ...",
+            hint=WITHOUT,
         ) from problem
 
 
@@ -108,19 +112,15 @@ def _in_order_of_start(
         yield from waiting.popleft().result()
 
 
-_job: Job
+_job: Job | bytes  # as it was sent, until the first pieces are asked for
+_threads: int
 
 
 def _open(pickled: bytes, watched: Connection, threads: int) -> None:
-    global _job
+    global _job, _threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the first process, which ends the others
     threading.Thread(target=_leave_after, args=(watched,), daemon=True).start()
-    _job = pickle.loads(pickled)  # from the process that started this one, never from a file
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+    _job, _threads = pickled, threads
 
 
 def _leave_after(watched: Connection) -> None:
@@ -129,4 +129,24 @@ def _leave_after(watched: Connection) -> None:
 
 
 def _results(numbers: Sequence[int]) -> Results:
+    global _job
+    if isinstance(_job, bytes):  # here, not in _open: what goes wrong arrives as it is
+        _job = _unpickled(_job)
     return list(_job.results(numbers))
+
+
+def _unpickled(pickled: bytes) -> Job:
+    try:
+        job: Job = pickle.loads(pickled)  # from the process that started this one, never from a file
+    except TiirError:
+        raise
+    except Exception as problem:  # of whatever the model or data does when it is made again
+        raise ConfigError(
+            f"a worker cannot take over the model or data: {type(problem).__name__}: {problem}", hint=WITHOUT
+        ) from None
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(_threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(_threads)
+    return job

@@ -12,7 +12,7 @@ from typing import Any
 
 from tiir.engine import Engine, Job
 from tiir.errors import ConfigError, MissingExtraError, RunError, TiirError
-from tiir.scoring.engines.local import chunks
+from tiir.scoring.engines.local import GO_ON, chunks
 
 __all__ = ["RayEngine"]
 
@@ -136,8 +136,7 @@ def _fetched(ready: Any) -> list[tuple[int, Any]]:
         raise RunError(
             f"Ray gave up a piece of the work after {RETRIES} retries: {type(problem).__name__}: "
             f"{str(problem).strip().splitlines()[0]}",
-            hint="what was finished stays (--resume goes on, where the verb writes); a worker that is killed for its memory needs "
-            "fewer --workers a node or a smaller --memory",
+            hint=f"a worker that is killed for its memory needs fewer --workers a node or a smaller --memory; {GO_ON}",
         ) from None
     return results
 
