@@ -12,7 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from tiir.cli.verbs import app
 from tiir.data.sources import scenes
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -25,6 +27,7 @@ def test_the_protocols_by_hand() -> None:
     assert done.failed == 0
 
 
+@pytest.mark.slow
 def test_the_quickstart_word_by_word(
     tiir: Callable[..., tuple[int, str, str]],
     tiny_clip: Path,
@@ -64,3 +67,24 @@ def test_the_quickstart_word_by_word(
     assert found
     for made in ("why/samples.json", "site/index.html", "figures", "retrieved.csv"):
         assert (tmp_path / made).exists()
+
+
+def test_every_command_of_the_pages_has_such_options() -> None:
+    """What the pages and the README tell people to type is understood; nothing is run."""
+    app_command, wrong, seen = get_command(app), [], 0
+    for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^    (?:torchrun .* -m )?tiir ([a-z](?!.*\.\.\.).*)$", text, re.MULTILINE):
+            command, words, seen = app_command, shlex.split(line, comments=True), seen + 1
+            context = command.make_context("tiir", words[:1], resilient_parsing=True)
+            try:
+                while hasattr(command, "get_command"):
+                    found = command.get_command(context, words[0]) if words else None
+                    assert found is not None, f"no verb {words[:1]}"
+                    command, words = found, words[1:]
+                    context = command.context_class(command, parent=context, info_name=command.name)
+                command.parse_args(context, words)
+            except Exception as problem:  # typer's own click, which it hides, has the type
+                wrong.append(f"{page.name}: tiir {line}: {problem}")
+    assert wrong == []
+    assert seen > 100
