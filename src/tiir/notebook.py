@@ -30,7 +30,13 @@ def card(heading: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 
 def _cell(tag: str, value: Any) -> str:
-    text = f"{value:,}" if isinstance(value, int) else str(value)
+    text = (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,.2f}"
+        if isinstance(value, float)
+        else str(value)
+    )
     return f"<{tag}>{escape(text)}</{tag}>"
 
 

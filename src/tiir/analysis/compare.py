@@ -71,7 +71,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         columns = ["a", "b", "direction", "k", "recall_a", "recall_b", "mix", "oracle"]
-        return card(repr(self), {}, self.combined[columns].round(2).to_dict("records"), *self.sentences())
+        return card(repr(self), {}, self.combined[columns].to_dict("records"), *self.sentences())
 
     def sentences(self) -> list[str]:
         """The tests in words, one a row; the verdict is that of the corrected p."""

@@ -109,6 +109,11 @@ def galleries_of(
 ) -> tuple[Gallery, ...]:
     """The galleries that a protocol's name stands for; galleries are handed through.
 
+    Args:
+        dataset: that they are of.
+        protocol: a name or galleries; by the data set where None.
+        keys, captions_per_image: as `tiir.data.protocols.resolve` takes them.
+
     Raises:
         ProtocolError: as `tiir.data.protocols.resolve`.
     """

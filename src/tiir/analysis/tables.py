@@ -30,6 +30,11 @@ def check_table(path: Path, *, overwrite: bool = False) -> None:
 def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
     """Write a table; columns that hold lists are JSON text in CSV, those that hold dicts in CSV and Parquet.
 
+    Args:
+        frame: the table.
+        path: file to write; .parquet, .jsonl or .csv says the format.
+        overwrite: replace a file that is there.
+
     Raises:
         ConfigError: as `check_table`.
 

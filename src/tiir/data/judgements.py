@@ -58,6 +58,9 @@ class Judged:
     def __len__(self) -> int:
         return len(self.image)
 
+    def __repr__(self) -> str:
+        return f"Judged({len(self):,} pairs, {int(self.relevant.sum()):,} relevant)"
+
 
 def read_judgements(path: Path | str, dataset: Dataset) -> Judged:
     """Read a judgements file, written by `tiir explore` or exported from a report.

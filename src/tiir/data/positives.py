@@ -36,6 +36,11 @@ class Positives:
     caption: IntArray
     shape: tuple[int, int]
 
+    def __repr__(self) -> str:
+        return (
+            f"Positives({len(self.image):,} pairs of {self.shape[0]:,} images x {self.shape[1]:,} captions)"
+        )
+
     @classmethod
     def of(cls, relevant: Any, *, n_images: int, n_captions: int | None = None) -> Positives:
         """Accept what people have: the image index of each caption, or an images x captions matrix.
@@ -82,7 +87,7 @@ class Positives:
 
     @classmethod
     def pairs(cls, image: npt.ArrayLike, caption: npt.ArrayLike, shape: tuple[int, int]) -> Positives:
-        """From two index arrays in any order, repeats merged.
+        """From the positions `image` and `caption` of each pair, in any order, repeats merged.
 
         Raises:
             RanksError: an index lies outside `shape`.

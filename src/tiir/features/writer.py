@@ -67,7 +67,7 @@ class FeatureWriter:
         boxes: npt.ArrayLike,
         columns: Mapping[str, npt.ArrayLike] = {},
     ) -> None:
-        """Write images: regions (k, R, D), boxes (k, R, 4), and the store's columns (k, ...).
+        """Write the images of some rows of the store: regions (k, R, D), boxes (k, R, 4), and the store's columns (k, ...).
 
         Raises:
             DataError: wrong shape, NaN or infinite values, boxes outside [0, 1] or inverted; names the image.

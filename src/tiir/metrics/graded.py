@@ -36,9 +36,13 @@ FloatArray = npt.NDArray[np.float64]
 def graded_scores(
     scores: npt.NDArray[Any], positives: Any, *, ties: Ties = "pessimistic"
 ) -> dict[str, float]:
-    """mAP@R and R-Precision both ways, in percent, from a score matrix (see `rank_scores`).
+    """mAP@R and R-Precision both ways, in percent, from a score matrix.
 
     Queries without a positive are left out.
+
+    Args:
+        scores, positives: as in `rank_scores`.
+        ties: "pessimistic" or "optimistic".
 
     Raises:
         RanksError: NaN or infinite scores, wrong shapes, or ties="expected".
@@ -58,7 +62,12 @@ def graded_embeddings(
     *,
     ties: Ties = "pessimistic",
 ) -> dict[str, float]:
-    """mAP@R and R-Precision both ways, in percent, from embeddings; exact as in `rank_embeddings`."""
+    """mAP@R and R-Precision both ways, in percent, from embeddings; exact as in `rank_embeddings`.
+
+    Args:
+        image_embeds, text_embeds, positives: as in `rank_embeddings`.
+        ties: "pessimistic" or "optimistic".
+    """
     return _graded(Embeddings(image_embeds, text_embeds), positives, ties)
 
 

@@ -68,7 +68,14 @@ def _parts(text: str) -> list[str]:
 
 
 def sample_hard(table: pd.DataFrame, direction: str, *, n: int = 4, seed: int = 0) -> list[Row]:
-    """Hard queries of a direction, drawn at random: the hardest would be the oddest, not the typical."""
+    """Hard queries of a direction, drawn at random: the hardest would be the oddest, not the typical.
+
+    Args:
+        table: from `tiir.analysis.queries.query_table`.
+        direction: "i2t" or "t2i".
+        n: how many; all where there are fewer.
+        seed: the same seed draws the same queries.
+    """
     part = table[(table["direction"] == direction) & (table["difficulty"] == "hard")]
     picked = np.random.default_rng(seed).choice(len(part), min(n, len(part)), replace=False)
     rows: list[Row] = part.iloc[np.sort(picked)].to_dict("records")

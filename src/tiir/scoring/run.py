@@ -63,7 +63,7 @@ class RunInfo(BaseModel):
 
     @classmethod
     def about(cls, dataset: Dataset, dataset_path: Path | str, model: str, **facts: Any) -> RunInfo:
-        """The facts of a Run of `model` on `dataset`."""
+        """The facts of a Run of `model` on `dataset`, which lies at `dataset_path`."""
         return cls(
             model=model,
             dataset=dataset.name,

@@ -75,6 +75,9 @@ class Shards:
         n = int(self.ends[-1]) if self.chosen is None else len(self.chosen)
         self.shape, self.dtype = (n, self.parts[0].shape[1]), self.parts[0].dtype
 
+    def __repr__(self) -> str:
+        return f"Shards({self.path}: {self.shape[0]:,} x {self.shape[1]}, {self.dtype})"
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_group": None, "_seen": {}}
 
