@@ -27,14 +27,20 @@ Say = Callable[[str], None]
 
 
 def run_demo(
-    out: Path, *, train: bool = False, overwrite: bool = False, say: Say = lambda text: None
+    out: Path,
+    *,
+    images: int = 1000,
+    train: bool = False,
+    overwrite: bool = False,
+    say: Say = lambda text: None,
 ) -> tuple[list[Evaluation], Path, Path]:
-    """Prepare 1,000 test scenes, score them with the small CLIP, with the small LXMERT, and with cascades of both.
+    """Prepare test scenes, score them with the small CLIP, with the small LXMERT, and with cascades of both.
 
     Args:
         out: directory to write: the data set `scenes/`, its regions `scenes.h5`, the Runs `clip/`,
             `lxmert/` (all pairs) and `cascade-DEPTH/`, `sheet.png`, the page `site/` (with `train` also the two
             models and their data).
+        images: how many scenes; the time grows with the square of their number.
         train: train both models again, by the recipes they were made with, instead of using the packaged ones.
         overwrite: replace an earlier demo in `out`.
         say: called with a line before each step.
@@ -60,9 +66,9 @@ def run_demo(
     if not overwrite and any((out / name).exists() for name in made):
         raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
     check_folder(out / "site", overwrite=True)
-    say("preparing Scenes: 1,000 drawn pictures, five captions each, and the regions of what is drawn")
+    say(f"preparing Scenes: {images:,} drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"
-    prepare(folder, split="test").save(folder, overwrite=True)
+    prepare(folder, split="test", n=images).save(folder, overwrite=True)
     dataset = Dataset.load(folder)
     regions = scenes_features(dataset, out / "scenes.h5", overwrite=True)
     with as_file(files("tiir") / "assets") as assets:

@@ -14,6 +14,7 @@ __all__ = ["demo_command"]
 
 def demo_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=100, help="How many pictures; 200 take seconds.")] = 1000,
     train: Annotated[
         bool,
         typer.Option("--train", help="Train both small models again first (about half an hour on 2 cores)."),
@@ -25,7 +26,7 @@ def demo_command(
     from tiir.report.cascade import cross_table
     from tiir.report.tables import evaluation_tables
 
-    evaluations, sheet, page = run_demo(out, train=train, overwrite=overwrite, say=note)
+    evaluations, sheet, page = run_demo(out, images=images, train=train, overwrite=overwrite, say=note)
     show(*evaluation_tables(evaluations), cross_table(evaluations))
     show(f"three hard and three easy queries, with what CLIP retrieved: {sheet}")
     show(
