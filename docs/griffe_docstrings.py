@@ -1,7 +1,7 @@
 """The docstrings of tiir as griffe wants them.
 
-"Example:" is "Examples:", "a, b: both do this" an entry for each, and the Args of a class that has no `__init__` of its
-own (pydantic's models, protocols) are its attributes.
+"Example:" is "Examples:", "a, b: both do this" an entry for each, a colon in what is returned does not end its type, and
+the Args of a class that has no `__init__` of its own (pydantic's models, protocols) are its attributes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import griffe
 
 SHARED = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
+RETURNS = re.compile(r"^(Returns|Yields):\n( +)", re.MULTILINE)
 SECTION = re.compile(r"^Args:\n(?: +.*\n|\n)+", re.MULTILINE)
 
 
@@ -23,6 +24,7 @@ class Docstrings(griffe.Extension):
         if obj.docstring:
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value + "\n", flags=re.MULTILINE)
             text = SECTION.sub(lambda args: SHARED.sub(_each, args[0]), text)
+            text = RETURNS.sub(r"\1:\n\2: ", text)
             if obj.is_class and "__init__" not in obj.members and "dataclass" not in str(obj.labels):
                 text = text.replace("\nArgs:\n", "\nAttributes:\n")
             obj.docstring.value = text.rstrip("\n")
