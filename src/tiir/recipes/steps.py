@@ -99,6 +99,7 @@ def recipe_steps(
         ConfigError: `to` holds results of the recipe as it was before a change.
 
     Example:
+        >>> from tiir.recipes import find_recipe
         >>> [step.name for step in recipe_steps(find_recipe("clip-b32"), Path("results"))]
         ['download val2014', 'download karpathy', 'prepare coco-test', 'score clip-b32', 'report clip-b32']
     """

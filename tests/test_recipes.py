@@ -1,0 +1,308 @@
+"""Recipes: every shipped one is planned; small ones run on Scenes and on a miniature COCO from a local mirror."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tests.data.test_download import Server
+from tests.forks import Forks, Moment
+from tests.models.frcnn.conftest import save_detector  # noqa: F401 - a fixture
+from tests.test_setup_coco import Verb, mirror  # noqa: F401 - a fixture
+
+from tiir.data.coco import PARTS, read_sources
+from tiir.data.dataset import Dataset
+from tiir.data.protocols import resolve
+from tiir.errors import ConfigError, DataError, RunError
+from tiir.features.store import FeatureStore
+from tiir.metrics.evaluate import evaluate
+from tiir.metrics.published import published
+from tiir.metrics.recall import RSUM
+from tiir.models import load
+from tiir.recipes import Outcome, find_recipe, read_recipe, recipe_steps, run_recipe, shipped
+from tiir.recipes.outcome import expected
+from tiir.report.chunks import read_data
+from tiir.scoring.cascade import rerank
+from tiir.scoring.run import Run, RunInfo
+
+ASSETS = Path(__file__).resolve().parent.parent / "src" / "tiir" / "assets"
+STUDY = {
+    ("study-lxmert", "coco-1k-subset"): "63.0 90.9 95.8 55.4 87.8 94.9",
+    ("study-lxmert", "coco-5k"): "36.5 67.6 79.4 31.3 62.0 74.7",
+    ("study-clip-b32", "coco-1k-subset"): "30.5 56.6 67.9 24.8 51.9 64.2",
+    ("study-clip-b32", "coco-5k"): "13.7 30.0 39.9 10.9 26.1 35.3",
+}
+TRAINING = {
+    "num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 1.0e-3, "use_cpu": True, "report_to": "none",
+    "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
+}  # fmt: skip
+TINY_LXMERT = {
+    "scratch": {"width": 16, "heads": 2, "language_layers": 1, "vision_layers": 1, "cross_layers": 1},
+    "objective": "contrastive",
+    "captions": 1,
+    "training": TRAINING,
+}
+SCENES = {"data": "scenes", "images": {"train": 24, "val": 6, "test": 12}, "protocols": ["own"]}
+
+
+def write(path: Path, **values: Any) -> Path:
+    path.write_text(yaml.safe_dump({"title": "a test", **values}))
+    return path
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_every_shipped_recipe_can_be_planned(name: str, tmp_path: Path, tiir: Verb) -> None:
+    recipe = read_recipe(shipped()[name])
+    assert recipe.name == name
+    to = tmp_path / "to"
+    code, out, err = tiir("run", name, "--to", to, "--dry-run", "--json")
+    assert code == 0, err
+    steps = json.loads(out)[name]
+    assert [step["step"] for step in steps][-1] == f"report {name}"
+    assert not any(step["done"] for step in steps)
+    assert not to.exists()
+    downloads = any(step["step"] == "download train2014" for step in steps)
+    assert downloads == (recipe.data == "coco" and "train" in recipe.splits)
+
+
+def test_what_is_published_stands_in_one_place_and_the_studys_numbers_in_its_recipes() -> None:
+    for name in shipped():
+        recipe = find_recipe(name)
+        for numbers in recipe.published:
+            assert not published(recipe.model or "", numbers.protocol)
+    for (name, protocol), text in STUDY.items():
+        recipe = find_recipe(name)
+        shown = recipe.reported if recipe.model else recipe.published
+        values = next(numbers.values for numbers in shown if numbers.protocol == protocol)
+        assert values == dict(zip(RSUM, map(float, text.split()), strict=True))
+    right = expected(find_recipe("study-clip-b32"), "coco-5k")
+    assert right is not None
+    assert right.values["i2t_R@1"] == 50.12
+
+
+def test_list(tiir: Verb) -> None:
+    code, out, _ = tiir("run", "--json")
+    assert code == 0
+    assert [entry["name"] for entry in json.loads(out)] == list(shipped())
+    assert "clip-b32" in tiir("run")[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"modell": "x"}, "r.yaml: unknown key modell"),
+        ({"protocols": ["coco-6k"], "model": "a/b"}, "no protocol 'coco-6k'"),
+        ({"model": "a/b", "features": "scenes"}, "'features' belong to an LXMERT"),
+        ({"model": "a/b", "train": {"model": "a/b"}}, "give one of 'model', 'train' and 'rerank'"),
+        ({"train": {"model": "a/b", "epochs": 3}}, "r.yaml, train: unknown key epochs"),
+        ({"train": "./none.yaml"}, "no such file"),
+        ({"rerank": {"first": "r.yaml", "by": "scenes-lxmert"}}, "is a part of itself"),
+        ({"rerank": {"first": "scenes-clip", "by": "nobody"}}, "no recipe 'nobody'"),
+        ({"rerank": {"first": "scenes-clip", "by": "scenes-clip"}}, "scenes-clip, which is no LXMERT"),
+        ({"rerank": {"first": "clip-b32", "by": "scenes-lxmert"}}, "clip-b32 has other data"),
+        ({"data": "cocoa", "model": "a/b"}, "data is 'cocoa'"),
+        ({"model": "a/b", "reported": [{"protocol": "cxc", "source": "x", "values": {"i2t_R@1": 1}}]}, "numbers of cxc"),
+        ({"model": "a/b", "name": "../up"}, "name is '../up'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_told_by_file_and_key(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", **{"data": "scenes", "protocols": ["own"]} | values)
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(path)
+    assert said in str(caught.value)
+    assert caught.value.hint or said == "no such file"
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dual encoder, an LXMERT to be trained, and their cascade, on a few scenes."""
+    folder = tmp_path_factory.mktemp("recipes")
+    shutil.copytree(ASSETS / "scenes-clip", folder / "clip-model")
+    write(folder / "clip.yaml", **SCENES, model="./clip-model")
+    write(folder / "lxmert.yaml", **SCENES, features="scenes", train=TINY_LXMERT)
+    write(folder / "cascade.yaml", **SCENES, rerank={"first": "clip.yaml", "by": "lxmert.yaml", "depth": 4})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """The cascade, from nothing to its end."""
+    to = tmp_path_factory.mktemp("whole")
+    return to, run_recipe(read_recipe(recipes / "cascade.yaml"), to, device="cpu", resamples=50)
+
+
+def test_a_cascade_from_nothing(recipes: Path, whole: tuple[Path, Outcome]) -> None:
+    """Its numbers are those of the same work done by hand."""
+    to, outcome = whole
+    data = Dataset.load(to / "scenes" / "test-12")
+    assert data.n_images == 12
+    model: Any = load(f"lxmert:{to / 'lxmert' / 'model'}", device="cpu")
+    store = FeatureStore.open(to / "scenes" / "test-12-scenes.h5")
+    by_hand = rerank(Run.load(to / "clip"), data, model, store, to / "by-hand", depth=4, dataset_path=to / "scenes" / "test-12")  # fmt: skip
+    assert outcome.evaluations[0].values == evaluate(by_hand, data, "own", resamples=0).values
+    assert not (to / "lxmert" / "run.json").exists()  # all pairs are not scored for it
+    front = read_data(to / "cascade" / "report" / "data" / "site.js")
+    assert [run["name"] for run in front["runs"]] == ["clip", "cascade"]
+    shutil.rmtree(to / "by-hand")
+
+
+def test_what_is_there_and_valid_stays(recipes: Path, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    to = shutil.copytree(whole[0], tmp_path / "to")
+    recipe = read_recipe(recipes / "cascade.yaml")
+
+    def started() -> list[str]:
+        said: list[str] = []
+        run_recipe(recipe, to, device="cpu", resamples=0, say=said.append)
+        return [line.split("] ")[1].split(":")[0] for line in said if line.endswith(": started")]
+
+    # Scenes lie in the copy: what knows them by another folder is still of the same pictures.
+    assert started() == []
+    (to / "cascade" / "shortlist.npz").write_bytes(b"damaged")
+    assert started() == ["re-rank cascade", "report cascade"]
+    (to / "scenes" / "test-12-scenes.h5").unlink()
+    assert started() == ["extract test-12-scenes.h5"]
+    assert started() == []
+
+
+def test_a_changed_recipe_does_not_take_the_old_results(
+    recipes: Path, whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    to = whole[0]
+    other = shutil.copytree(recipes, tmp_path / "other")
+    write(other / "cascade.yaml", **SCENES, rerank={"first": "clip.yaml", "by": "lxmert.yaml", "depth": 5})
+    with pytest.raises(ConfigError, match=r"another rerank.depth: 4, now it is 5") as caught:
+        recipe_steps(read_recipe(other / "cascade.yaml"), to)
+    assert "another --to" in str(caught.value.hint)
+    training = TRAINING | {"learning_rate": 2.0e-3}
+    write(other / "lxmert.yaml", **SCENES, features="scenes", train=TINY_LXMERT | {"training": training})
+    with pytest.raises(ConfigError, match=r"train.training.learning_rate: 0.001, now it is 0.002"):
+        recipe_steps(read_recipe(other / "lxmert.yaml"), to)
+    write(other / "lxmert.yaml", **SCENES, features="scenes", train=TINY_LXMERT | {"training": TRAINING | {"logging_steps": 1}})  # fmt: skip
+    recipe_steps(read_recipe(other / "lxmert.yaml"), to)
+    # A model whose files changed under the same name.
+    config = other / "clip-model" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(RunError, match=r"holds a Run of .*clip-model"):
+        run_recipe(read_recipe(other / "clip.yaml"), to, device="cpu", resamples=0)
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_the_same(recipes: Path, tmp_path: Path, forks: Forks) -> None:
+    def run(to: str, moment: Moment | None = None) -> int:
+        verb = ["run", recipes / "cascade.yaml", "--to", tmp_path / to, "--device", "cpu", "--resamples", "0"]
+        return forks.run(verb, tmp_path, moment).code
+
+    assert run("whole") == 0, forks.log.read_text()
+    codes = [run("killed", Moment(seconds)) for seconds in (0.4, 0.9, 1.4, 1.9, 2.4)]
+    assert -9 in codes
+    assert run("killed") == 0, forks.log.read_text()
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for name in ("lxmert/model/model.safetensors", "clip/image_embeds.npy", "clip/text_embeds.npy"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    one, other = (Run.load(to / "cascade").shortlist for to in (killed, whole))
+    assert one is not None
+    assert other is not None
+    for key, value in vars(other).items():
+        np.testing.assert_array_equal(vars(one)[key], value)
+
+
+@pytest.mark.slow
+def test_on_a_miniature_coco(
+    mirror: tuple[Server, Path],  # noqa: F811
+    save_detector: Callable[..., Path],  # noqa: F811
+    tiny_clip: Path,
+    tmp_path: Path,
+    tiir: Verb,
+) -> None:
+    server, sources = mirror
+    coco: Any = {"data": "coco", "protocols": ["own"]}
+    far = {"protocol": "own", "source": "nobody", "band": 0.5, "values": {"i2t_R@1": -50.0, "t2i_R@1": -50.0}}
+    clip = write(tmp_path / "clip.yaml", **coco, model=str(tiny_clip), published=[far])
+    to = tmp_path / "to"
+    common = ("--to", to, "--sources", sources, "--device", "cpu", "--resamples", "20")
+    code, out, err = tiir("run", clip, *common, "--json")
+    assert code == 0, err
+    assert not (to / "coco" / "train2014").exists()  # a third of the pictures is enough
+    found = json.loads(out)[0]["protocols"]["own"]
+    own = evaluate(Run.load(to / "clip"), Dataset.load(to / "coco" / "coco-test"), "own", resamples=0)
+    row = found["metrics"]["i2t_R@1"]
+    assert row["value"] == own.values["i2t_R@1"]
+    assert row["difference"] == row["value"] + 50
+    assert found["within"] is row["within"] is False
+    write(
+        tmp_path / "lxmert.yaml", **coco, features=f"frcnn:{save_detector()}", train=TINY_LXMERT | {"objective": "binary"},
+        published=[far | {"band": 200}],
+    )  # fmt: skip
+    asked = len(server.ranges)
+    code, out, err = tiir("run", tmp_path / "lxmert.yaml", *common)
+    assert code == 0, err
+    assert len(server.ranges) == asked + 1  # train2014
+    assert "prepare coco-test: there already" in err
+    assert "lxmert, own: WITHIN 200 points of the published numbers (nobody)" in out
+    assert Run.load(to / "lxmert").info.notes["share"] == 100
+    code, out, err = tiir("run", tmp_path / "lxmert.yaml", *common, "--dry-run", "--json")
+    assert all(step["done"] for step in json.loads(out)["lxmert"])
+    assert len(server.ranges) == asked + 1
+
+
+def test_the_list_of_1000_images(mirror: tuple[Server, Path], tmp_path: Path) -> None:  # noqa: F811
+    server, sources = mirror
+    recipe = find_recipe("study-clip-b32")
+    to, url = tmp_path / "to", f"{server.url}/test_img_keys_1k.tsv"
+    sources.write_text(sources.read_text() + yaml.safe_dump({"oscar": [{"url": url, "folder": "coco_ir"}]}))
+
+    def first_step() -> Any:
+        return recipe_steps(recipe, to, sources=read_sources(sources), how={"tries": 1})[0]
+
+    with pytest.raises(DataError, match="list of the 1,000 images") as caught:
+        first_step().run()
+    path = to / "coco" / "coco_ir" / "test_img_keys_1k.tsv"
+    assert str(path) in str(caught.value.hint)
+    server.files["/test_img_keys_1k.tsv"] = b"1\n2\n"
+    first_step().run()
+    assert path.read_bytes() == b"1\n2\n"
+    assert first_step().done
+    assert any(file.name == path.name for file in PARTS["oscar"])
+
+
+def test_the_studys_clip_row_beside_what_was_published(tiir: Verb) -> None:
+    """Of 5,000 images whose captions are mostly told by a model of our own making."""
+    n = 5000
+    names = [str(i) for i in range(n)]
+    captions = [f"{i}-{k}" for i in names for k in range(5)]
+    data = Dataset("coco", "test", names, captions, captions, np.repeat(np.arange(n), 5))
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(n, 16)).astype(np.float32)
+    texts = np.repeat(images, 5, 0) + rng.normal(scale=0.55, size=(5 * n, 16)).astype(np.float32)
+    model = "openai/clip-vit-base-patch32"
+    run = Run(RunInfo.about(data, "nowhere", model), image_embeds=images, text_embeds=texts)
+    e = evaluate(run, data, "coco-5k", resamples=0)
+    assert resolve("coco-5k", data)
+    outcome = Outcome(find_recipe("study-clip-b32"), (e,), Path("site"))
+    known = published(model, "coco-5k")
+    found = outcome.to_dict()["protocols"]["coco-5k"]
+    for name in RSUM:
+        row = found["metrics"][name]
+        assert row["difference"] == e.values[name] - known[name]
+        assert row["within"] == (abs(row["difference"]) <= 1.5)
+    assert found["reported"][0]["values"]["i2t_R@1"] == 13.7
+    (sentence,) = outcome.verdicts()
+    assert found["within"] is False
+    assert sentence.startswith("study-clip-b32, coco-5k: NOT within 1.5 points")
+    assert "negatives" in outcome.to_dict()["note"]
+    code, out, err = tiir("reproduce", "study", "--dry-run", "--json", "--to", "nowhere")
+    assert code == 0, err
+    assert list(json.loads(out)) == ["study-clip-b32", "study-lxmert"]
