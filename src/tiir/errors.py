@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from pathlib import Path
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -13,7 +17,16 @@ __all__ = [
     "RunError",
     "TiirError",
     "UnsafePathError",
+    "not_that",
+    "similar",
 ]
+
+MARKS = {
+    "dataset.json": "a data set",
+    "run.json": "a Run",
+    "site.json": "a report",
+    "config.json": "a model",
+}
 
 
 class TiirError(Exception):
@@ -75,3 +88,33 @@ class MissingExtraError(TiirError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package '{package}'", hint=f"pip install 'tiir[{extra}]'")
+
+
+def similar(path: Path | str) -> str:
+    """The end of a message about a path that is not there: what lies beside it under nearly its name, if anything.
+
+    Example:
+        >>> similar("no/such/place")
+        ''
+    """
+    missing = Path(path).expanduser()
+    seen = missing.parent.is_dir() and os.access(missing.parent, os.R_OK)
+    beside = missing.parent.iterdir() if seen else ()
+    names = {path.name.lower(): path for path in beside}
+    near = difflib.get_close_matches(missing.name.lower(), names, n=1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
+
+
+def not_that(directory: Path, mark: str) -> str:
+    """Why a directory is not what its file `mark` would make it: not there, another thing, or unfinished.
+
+    Example:
+        >>> not_that(Path("no/such/run"), "run.json")
+        'no such directory'
+    """
+    if not directory.exists():
+        return f"no such directory{similar(directory)}"
+    for name, kind in MARKS.items():
+        if (directory / name).is_file():
+            return f"it is {kind}"
+    return f"it has no {mark}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import DataError, TiirError, UnsafePathError
+from tiir.errors import DataError, TiirError, UnsafePathError, similar
 
 __all__ = [
     "atomic_write",
@@ -97,7 +97,7 @@ def read_text(path: Path, *, encoding: str = "utf-8", error: type[TiirError] = D
         raw = path.read_bytes()
         return raw.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except FileNotFoundError:
-        raise error(f"no such file: {path}") from None
+        raise error(f"no such file: {path}{similar(path)}") from None
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror}") from None
     except LookupError:

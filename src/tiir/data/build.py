@@ -13,7 +13,7 @@ import numpy as np
 
 from tiir.data.dataset import Dataset, Judgements
 from tiir.data.images import open_image
-from tiir.errors import ConfigError, DataError, ImageError, UnsafePathError
+from tiir.errors import ConfigError, DataError, ImageError, UnsafePathError, similar
 from tiir.io import inside, sha256_file
 from tiir.progress import track
 
@@ -163,7 +163,10 @@ def build_dataset(
     if on_bad not in ("error", "skip"):
         raise ConfigError(f"on_bad is {on_bad!r}", hint="choose 'error' or 'skip'")
     if image_root is not None and not Path(image_root).is_dir():
-        raise DataError(f"no such image folder: {image_root}", hint="give the folder, or --images none")
+        raise DataError(
+            f"no such image folder: {image_root}{similar(image_root)}",
+            hint="give the folder, or --images none",
+        )
     for text in map(str, [name, split, image_root, *(source or {}).values()]):
         if not _is_unicode(text):
             raise DataError(f"{text!a} is not valid Unicode", hint="rename the file or folder")

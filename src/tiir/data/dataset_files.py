@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.dataset import Dataset, Judgements
-from tiir.errors import DataError
+from tiir.errors import DataError, not_that
 from tiir.io import atomic_write, read_json, sha256_file, write_json
 
 __all__ = ["read_dataset", "write_dataset"]
@@ -97,7 +97,8 @@ def read_dataset(directory: Path) -> Dataset:
     header_path = directory / "dataset.json"
     if not header_path.is_file():
         raise DataError(
-            f"{directory} is not a data set (no dataset.json)", hint="make one with `tiir prepare`"
+            f"{directory} is not a data set: {not_that(directory, header_path.name)}",
+            hint="make one with `tiir prepare`",
         )
     try:
         header = Header.model_validate(read_json(header_path))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import DataError
+from tiir.errors import DataError, similar
 from tiir.features.info import FeatureInfo
 from tiir.io import atomic_write
 
@@ -141,7 +141,8 @@ def read_header(path: Path) -> Header:
 
     if not path.is_file():
         raise DataError(
-            f"no such feature store: {path}", hint="make one with `tiir features extract` or `convert`"
+            f"no such feature store: {path}{similar(path)}",
+            hint="make one with `tiir features extract` or `convert`",
         )
     try:
         with h5py.File(path, "r", locking=False) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import platform
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import logging
 
 from tiir import __version__
-from tiir.errors import ModelError
+from tiir.errors import ModelError, similar
 from tiir.io import sha256_file
 
 __all__ = [
@@ -85,7 +84,7 @@ def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
         )
     if not local and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(
-            f"no such model directory: {name}", hint=f"give a directory, or a hub id{_did_you_mean(name)}"
+            f"no such model directory: {name}", hint=f"give a directory, or a hub id{similar(name)}"
         )
     return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
 
@@ -118,23 +117,16 @@ def unloadable(name: str, problem: Exception) -> ModelError:
         )
         problem_line = f"there is no such directory, the hub's cache does not hold it, and {where}"
         hint = (
-            f"check the name{_did_you_mean(name)}; a hub model is downloaded where there is a network, by "
+            f"check the name{similar(name)}; a hub model is downloaded where there is a network, by "
             f"`hf download {name} --local-dir FOLDER`, and FOLDER, copied here, given as the model"
         )
     else:
-        problem_line, hint = _first_line(problem), f"check the id{_did_you_mean(name)}"
+        problem_line, hint = _first_line(problem), f"check the id{similar(name)}"
     return ModelError(f"cannot load {name}: {problem_line}", hint=hint)
 
 
 def _first_line(problem: BaseException) -> str:
     return (str(problem).strip() or type(problem).__name__).splitlines()[0]
-
-
-def _did_you_mean(name: str) -> str:
-    beside = Path(name).expanduser().parent
-    folders = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
-    near = difflib.get_close_matches(Path(name).name, folders, n=1)
-    return f" (did you mean {beside / near[0]}?)" if near else ""
 
 
 def exact_convolutions() -> AbstractContextManager[None]:

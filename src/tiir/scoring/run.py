@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError, RunError
+from tiir.errors import DataError, RunError, not_that
 from tiir.io import load_npy, read_json, write_json, write_npy
 from tiir.notebook import card
 from tiir.scoring.shards import Placed, Shards, write_rows
@@ -254,7 +254,7 @@ class Run:
         header = directory / "run.json"
         if not header.is_file():
             raise RunError(
-                f"{directory} is not a finished Run (no run.json)",
+                f"{directory} is not a finished Run: {not_that(directory, header.name)}",
                 hint="make one with `tiir score` or `tiir import`; continue a killed one with --resume",
             )
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tiir.data.build import CaptionRecord, ImageRecord, OnBad, Problems, build_dataset, check_split
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError
+from tiir.errors import DataError, similar
 from tiir.io import read_text
 
 __all__ = ["prepare"]
@@ -89,6 +89,8 @@ def prepare(
 
 
 def _captions_file(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}{similar(folder)}")
     present = [folder / name for name in FILES if (folder / name).is_file()]
     if len(present) == 1:
         return present[0]
