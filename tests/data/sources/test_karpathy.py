@@ -120,14 +120,14 @@ def test_the_real_test_split(shared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_of_coco_loads_in_seconds(tmp_path: Path) -> None:
+def test_as_many_images_as_coco_val_load_in_seconds(tmp_path: Path) -> None:
     text = "a man riding a wave on top of a surfboard"
     records = [
         record("train", f"COCO_train2014_{i:012d}.jpg", *[text] * 5, first=5 * i, cocoid=i, imgid=i)
-        for i in range(123_287)
+        for i in range(40_504)
     ]
     path = write(tmp_path / "dataset_coco.json", records)
     start = time.process_time()
     data = prepare(path, split="train", images=None)
-    assert time.process_time() - start < 30  # about 8 s on one core
-    assert data.n_captions == 5 * 123_287
+    assert time.process_time() - start < 10  # about 3 s on one core
+    assert data.n_captions == 5 * 40_504
