@@ -36,16 +36,17 @@ def coco_captions() -> list[str]:
     return [sentence["raw"] for image in read_json(path)["images"] for sentence in image["sentences"]]
 
 
-def vit_b32_text_tower(captions: list[str], out: Path) -> TransformersDualEncoder:
-    """CLIP with ViT-B/32's text tower; its picture tower takes no part and is as small as it gets."""
+def vit_b32(captions: list[str], out: Path, *, pictures: bool) -> TransformersDualEncoder:
+    """CLIP ViT-B/32 with random weights; where `pictures` take no part, their tower is as small as it gets."""
     import transformers
 
-    new_clip(captions, out, vocabulary=10_000, text_length=LENGTH, image_size=32, patch_size=32, width=64)
+    size = 224 if pictures else 32
+    new_clip(captions, out, vocabulary=10_000, text_length=LENGTH, image_size=size, patch_size=32, width=64)
     config = transformers.CLIPConfig.from_pretrained(out)
     tokens = {key: getattr(config.text_config, f"{key}_token_id") for key in ("pad", "bos", "eos")}
     full = transformers.CLIPConfig(
         text_config={f"{key}_token_id": value for key, value in tokens.items()},  # all else as in ViT-B/32
-        vision_config=config.vision_config.to_dict(),
+        vision_config={} if pictures else config.vision_config.to_dict(),
     )
     torch.manual_seed(0)
     transformers.CLIPModel(full).save_pretrained(out)
@@ -62,7 +63,7 @@ def main() -> None:
     everything = coco_captions()
     captions = everything[:: max(1, len(everything) // options.captions)][: options.captions]
     with tempfile.TemporaryDirectory() as folder:
-        model = vit_b32_text_tower(everything, Path(folder))
+        model = vit_b32(everything, Path(folder), pictures=False)
     tower = model._model.text_model
     lengths = model.caption_lengths(captions)
     print(

@@ -62,6 +62,53 @@ def caption_lengths(n: int) -> tuple[np.ndarray, str]:
     return np.clip(draw.normal(13.5, 2.7, n).round(), 8, 40).astype(int), "drawn lengths"
 
 
+class Contest:
+    """All pairs of some images and captions, by the plain forward pass and by the factored model.
+
+    Args:
+        captions, images: how many.
+        device, dtype: where, and in what precision.
+    """
+
+    def __init__(self, captions: int, images: int, device: torch.device, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.config, self.device, self.dtype = LxmertConfig(), device, dtype
+        self.matcher = LxmertMatcher(self.config).eval()
+        self.matcher.cls = None
+        self.matcher.to_precision(dtype).to(device)
+        self.lengths, self.source = caption_lengths(captions)
+        self.ids = [torch.randint(1, self.config.vocab_size, (int(n),)).tolist() for n in self.lengths]
+        self.store = Regions(images)
+        info = ModelInfo(
+            "lxmert-base shape", "", str(device), str(dtype).removeprefix("torch."), "grouped by length"
+        )
+        self.shape = images, captions
+        self.scorer = PairScorer(
+            self.matcher, info, self.ids, list(range(images)), self.store, memory=2 * 1024**3
+        )
+        self.padded = 0  # tokens of the plain pass, padding included
+
+    @torch.inference_mode()
+    def plain(self) -> np.ndarray:
+        scores, self.padded = np.empty(self.shape, np.float32), 0
+        flat = list(np.ndindex(self.shape))
+        for start in range(0, len(flat), BATCH):
+            image, caption = map(list, zip(*flat[start : start + BATCH], strict=True))
+            words = [torch.tensor(self.ids[c]) for c in caption]
+            tokens = torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(self.device)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(w) for w in words], batch_first=True)
+            regions, boxes = (
+                torch.from_numpy(a).to(self.device, self.dtype) for a in self.store.read(np.array(image))
+            )
+            found = self.matcher(tokens, mask.to(self.device), regions, boxes)
+            scores[image, caption] = found.float().cpu().numpy()
+            self.padded += tokens.numel()
+        return scores
+
+    def factored(self) -> np.ndarray:
+        return self.scorer.score_block(*map(np.arange, self.shape))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,61 +119,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     given = parser.parse_args()
-    torch.manual_seed(0)
-    config = LxmertConfig()
     device, dtype = torch.device(given.device), getattr(torch, given.precision)
-    matcher = LxmertMatcher(config).eval()
-    matcher.cls = None
-    matcher.to_precision(dtype).to(device)
-    lengths, source = caption_lengths(given.captions)
-    ids = [torch.randint(1, config.vocab_size, (int(n),)).tolist() for n in lengths]
-    store = Regions(given.images)
-
-    info = ModelInfo("lxmert-base shape", "", str(device), given.precision, "grouped by length")
-    scorer = PairScorer(matcher, info, ids, list(range(given.images)), store, memory=2 * 1024**3)
-    pairs = given.captions * given.images
-    padded = 0
-
-    @torch.inference_mode()
-    def plain() -> np.ndarray:
-        nonlocal padded
-        scores, padded = np.empty((given.images, given.captions), np.float32), 0
-        flat = [(i, c) for i in range(given.images) for c in range(given.captions)]
-        for start in range(0, len(flat), BATCH):
-            image, caption = map(list, zip(*flat[start : start + BATCH], strict=True))
-            words = [torch.tensor(ids[c]) for c in caption]
-            tokens = torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device)
-            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(w) for w in words], batch_first=True).to(
-                device
-            )
-            regions, boxes = (torch.from_numpy(a).to(device, dtype) for a in store.read(np.array(image)))
-            scores[image, caption] = matcher(tokens, mask, regions, boxes).float().cpu().numpy()
-            padded += tokens.numel()
-        return scores
-
-    def factored() -> np.ndarray:
-        return scorer.score_block(np.arange(given.images), np.arange(given.captions))
+    contest = Contest(given.captions, given.images, device, dtype)
+    lengths, pairs = contest.lengths, given.captions * given.images
 
     def timed(work) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
         result = work()
         return time.perf_counter() - start, result
 
-    ways = {"plain transformers forward, batches of 64": plain, "factored": factored}
+    ways = {"plain transformers forward, batches of 64": contest.plain, "factored": contest.factored}
     alternate(ways, 1)  # once untimed
     seconds, scores = alternate(ways, given.rounds)
     expected, found = scores.values()
     difference = float(np.abs(found - expected).max())
     slow, fast = (statistics.median(spent) for spent in seconds.values())
-    work_plain = multiplications(config, round(padded / pairs), REGIONS, factored=False)
-    work_fast = np.mean([multiplications(config, int(n), REGIONS, factored=True) for n in lengths])
+    padded = contest.padded
+    work_plain = multiplications(contest.config, round(padded / pairs), REGIONS, factored=False)
+    work_fast = np.mean([multiplications(contest.config, int(n), REGIONS, factored=True) for n in lengths])
     # The floor: the same machine's rate in one large matrix product.
     a = torch.randn(4096, 4096, device=device, dtype=dtype)
     with torch.inference_mode():
         a @ a
         peak = max(2 * 4096**3 / timed(lambda: (a @ a).float().sum().item())[0] for _ in range(5))
     print(
-        f"{pairs:,} pairs, {source}, a token a word: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding"
+        f"{pairs:,} pairs, {contest.source}, a token a word: {lengths.mean():.1f} tokens on average, {padded / pairs:.1f} with padding"
     )
     rates, work = (f"{pairs / slow:.1f}", f"{pairs / fast:.1f}"), (work_plain, work_fast)
     rows = [(name, rate, f"{w / 1e9:.2f} G") for name, rate, w in zip(ways, rates, work, strict=True)]

@@ -37,7 +37,7 @@ def as_lists(
 
     Args:
         scores, own: as above.
-        depth: candidates a query, those of the highest scores; where None, all.
+        depth: candidates a query, those of the highest scores, best first; where None, all, in the matrix's order.
         images, captions: their ids, where not made up.
     """
     images = images or names("i", scores.shape[0])
@@ -58,11 +58,13 @@ def _lists(matrix: Any, queries: Sequence[str], candidates: Sequence[str], depth
             query: dict(zip(candidates, row, strict=True))
             for query, row in zip(queries, matrix.astype(float).tolist(), strict=True)
         }
-    found = {}
-    for query, row in zip(queries, matrix, strict=True):
-        best = np.sort(np.argpartition(-row, depth)[:depth])
-        found[query] = dict(zip([candidates[i] for i in best], row[best].astype(float).tolist(), strict=True))
-    return found
+    import torch
+
+    best, places = torch.from_numpy(np.ascontiguousarray(matrix)).topk(depth)
+    return {
+        query: dict(zip([candidates[i] for i in row], values, strict=True))
+        for query, row, values in zip(queries, places.tolist(), best.tolist(), strict=True)
+    }
 
 
 def clip_benchmark(scores: Any, own: Any) -> dict[str, float]:
