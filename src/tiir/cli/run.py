@@ -88,7 +88,9 @@ def _run(
             return
         for recipe in recipes:
             show(step_table(f"{recipe.title}, in {to}", planned[recipe.name]))
-        note(f"{RATES}; ?: nobody knows; models are fetched from the hub where they are not on this machine")
+        note(
+            f"{RATES}; ?: not known beforehand; models are fetched from the hub where they are not on this machine"
+        )
         return
     outcomes = [
         run_recipe(recipe, to, device=device, sources=parts, resamples=resamples, say=note)

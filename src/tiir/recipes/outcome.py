@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +102,9 @@ def expected(recipe: Recipe, protocol: str) -> Published | None:
 
 
 def _metrics(recipe: Recipe, e: Evaluation) -> tuple[str, ...]:
+    # Recall, and where more is published than that, what is published.
     of = expected(recipe, e.protocol)
-    names = RSUM if of is None else tuple(of.values)
+    names = RSUM if of is None or of.values.keys() <= set(RSUM) else tuple(of.values)
     return tuple(name for name in names if name in e.values)
 
 
@@ -134,17 +135,21 @@ def comparison_tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def _rows(recipe: Recipe, e: Evaluation, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    yield "ours", [f"{e.values[name]:.2f}" for name in names]
+    def others(values: Mapping[str, float], tell: Callable[[str, float], str]) -> list[str]:
+        return [tell(name, values[name]) if name in values else "" for name in names]
+
+    yield "ours", others(e.values, lambda name, value: f"{value:.2f}")
     if e.intervals:
         yield "  95%", ["{:.1f}-{:.1f}".format(*e.intervals[name]) for name in names]
     if (of := expected(recipe, e.protocol)) is not None:
-        differences = [e.values[name] - of.values[name] for name in names]
-        yield f"published: {of.source}", [f"{of.values[name]:.2f}" for name in names]
-        yield "  difference", [f"{d:+.2f}" for d in differences]
-        yield f"  within {of.band:g}", ["yes" if abs(d) <= of.band else "NO" for d in differences]
+        band = of.band
+
+        def verdict(name: str, value: float) -> str:
+            return "yes" if abs(e.values[name] - value) <= band else "NO"
+
+        yield f"published: {of.source}", others(of.values, lambda name, value: f"{value:.2f}")
+        yield "  difference", others(of.values, lambda name, value: f"{e.values[name] - value:+.2f}")
+        yield f"  within {band:g}", others(of.values, verdict)
     for other in recipe.reported:
         if other.protocol == e.protocol:
-            yield (
-                f"reported: {other.source}",
-                [f"{other.values[name]:.2f}" if name in other.values else "" for name in names],
-            )
+            yield f"reported: {other.source}", others(other.values, lambda name, value: f"{value:.2f}")
