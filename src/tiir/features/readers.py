@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
-import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -14,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from tiir import __version__
 from tiir.data.dataset import Dataset
@@ -23,6 +18,7 @@ from tiir.features.ids import match_ids
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import FORMAT
 from tiir.features.store import FeatureStore
+from tiir.features.tsv import FloatArray, Item, is_tsv, read_tsv, tsv_ids
 from tiir.io import load_npz
 from tiir.progress import track
 
@@ -30,14 +26,6 @@ __all__ = ["KINDS", "Kind", "convert", "detect"]
 
 Kind = Literal["h5", "npz", "tsv"]
 KINDS: tuple[str, ...] = get_args(Kind)
-FloatArray = npt.NDArray[np.float32]
-Item = tuple[str, FloatArray, FloatArray]  # image id, regions (R, D), boxes (R, 4) normalised
-COLUMNS = {  # of a TSV, by their number
-    10: ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes",
-         "boxes", "features"),  # as LXMERT published them
-    6: ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features"),  # as bottom-up-attention did
-}  # fmt: skip
-LINE = 1 << 26  # bytes; no line of a TSV is as long
 LARGEST = 1 << 30  # bytes; no image has as many features
 
 
@@ -161,9 +149,8 @@ def detect(source: Path) -> Kind:
             if str(file.attrs.get("format")) == FORMAT:
                 raise DataError(f"{source} is a feature store already", hint="use it as it is")
         return "h5"
-    with open(source, "rb") as lines:
-        if lines.readline(LINE).count(b"\t") + 1 in COLUMNS:
-            return "tsv"
+    if is_tsv(source):
+        return "tsv"
     raise DataError(
         f"{source} is no layout of region features that is known here",
         hint=f"name its --kind: {', '.join(KINDS)}",
@@ -235,69 +222,6 @@ def _npz_read(folder: Path, wanted: Container[str]) -> Iterator[Item]:
         yield path.stem, regions, boxes
 
 
-def _tsv_ids(path: Path) -> list[str]:
-    try:
-        with open(path, "rb") as lines:
-            total = math.ceil(os.fstat(lines.fileno()).st_size / 1e6)
-            bar = track(lines, total=total, description="finding images", unit="MB", step=_megabytes)
-            return [_tsv_id(line) for line in bar if not line.isspace()]
-    except OSError as problem:
-        raise DataError(f"cannot read {path}: {problem.strerror}") from None
-
-
-def _tsv_id(line: bytes) -> str:
-    end = line.find(b"\t")  # not by split, which copies the half megabyte behind it
-    return (line[:end] if end >= 0 else line.strip()).decode("utf-8", "replace")
-
-
-def _megabytes(line: bytes) -> float:
-    return len(line) / 1e6
-
-
-def _tsv_read(path: Path, wanted: Container[str]) -> Iterator[Item]:
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            name = _tsv_id(line)
-            if line.isspace() or name not in wanted:
-                continue
-            where = f"image {name!r} ({path}, line {number})"
-            fields = line.rstrip(b"\r\n").split(b"\t")
-            if len(fields) not in COLUMNS:
-                raise DataError(
-                    f"{where} has {len(fields)} columns, not {' or '.join(map(str, COLUMNS))}",
-                    hint="the file may be cut off: download it again",
-                )
-            row = dict(zip(COLUMNS[len(fields)], fields, strict=True))
-            try:
-                height, width, count = (int(row[key]) for key in ("img_h", "img_w", "num_boxes"))
-            except ValueError as problem:
-                raise DataError(f"{where}: {problem}", hint=f"columns are {', '.join(row)}") from None
-            if not all(1 <= number < 2**31 for number in (height, width, count)):
-                shown = f"{str(width)[:20]} x {str(height)[:20]} pixels and {str(count)[:20]} boxes"
-                raise DataError(f"{where} has {shown}", hint="each is 1 or more, and below 2 to the 31st")
-            boxes = _decoded(where, "boxes", row["boxes"], count)  # (R, 4)
-            if boxes.shape[1] != 4:
-                raise DataError(f"{where}: boxes have {boxes.shape[1]} numbers", hint="expected x1 y1 x2 y2")
-            size = np.array([width, height, width, height], np.float32)
-            yield name, _decoded(where, "features", row["features"], count), boxes / size
-
-
-def _decoded(where: str, key: str, text: bytes, count: int) -> FloatArray:
-    # float32 (count, numbers a region)
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except binascii.Error as problem:
-        raise DataError(
-            f"{where}: '{key}' is not whole base64: {problem}", hint="the file is cut off or damaged"
-        ) from None
-    if not raw or len(raw) % (4 * count):
-        raise DataError(
-            f"{where}: '{key}' has {len(raw):,} bytes, no float32 array of {count} regions",
-            hint="the file is cut off or damaged",
-        )
-    return np.frombuffer(raw, "<f4").reshape(count, -1)
-
-
 def _numbers(name: str, path: Path, array: Any) -> FloatArray:
     array = np.asarray(array)
     if array.dtype.kind not in "fiu":
@@ -312,5 +236,5 @@ def _numbers(name: str, path: Path, array: Any) -> FloatArray:
 _READERS: dict[str, _Reader] = {
     "h5": _Reader(_h5_ids, _h5_read),
     "npz": _Reader(_npz_ids, _npz_read),
-    "tsv": _Reader(_tsv_ids, _tsv_read),
+    "tsv": _Reader(tsv_ids, read_tsv),
 }
