@@ -9,15 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tiir.data.build import (
-    CaptionRecord,
-    ImageRecord,
-    JudgementRecord,
-    Problems,
-    build_dataset,
-    check_split,
-)
+from tiir.data.build import CaptionRecord, ImageRecord, JudgementRecord, build_dataset
 from tiir.data.dataset import Dataset
+from tiir.data.problems import Problems, check_split
 from tiir.errors import ConfigError, DataError
 
 

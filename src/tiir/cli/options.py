@@ -149,7 +149,7 @@ def save_dataset(dataset: Dataset, out: Path, overwrite: bool, captions_per_imag
     dataset.save(out, overwrite=overwrite)
     show(f"{dataset!r} -> {out}")
     if dataset.skipped:
-        from tiir.data.build import Problems
+        from tiir.data.problems import Problems
 
         show(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tiir.data.build import OnBad
 from tiir.data.dataset import Dataset
+from tiir.data.problems import OnBad
 from tiir.engine import Engine
 from tiir.errors import ImageError
 from tiir.features.extract import Batch, check_extraction, extract

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.data.build import OnBad, Problems
 from tiir.data.dataset import Dataset
+from tiir.data.problems import OnBad, Problems
 from tiir.engine import Engine, Job
 from tiir.errors import ConfigError, DataError
 from tiir.features.info import FeatureInfo

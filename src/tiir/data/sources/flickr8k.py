@@ -8,15 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tiir.data.build import (
-    CaptionRecord,
-    ImageRecord,
-    JudgementRecord,
-    OnBad,
-    build_dataset,
-    check_split,
-)
+from tiir.data.build import CaptionRecord, ImageRecord, JudgementRecord, build_dataset
 from tiir.data.dataset import Dataset
+from tiir.data.problems import OnBad, check_split
 from tiir.errors import DataError
 from tiir.io import read_text
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tiir.data.build import CaptionRecord, ImageRecord, OnBad, Problems, build_dataset, check_split
+from tiir.data.build import CaptionRecord, ImageRecord, build_dataset
 from tiir.data.dataset import Dataset
+from tiir.data.problems import OnBad, Problems, check_split
 from tiir.errors import DataError, similar
 from tiir.io import read_text
 

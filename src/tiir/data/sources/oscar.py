@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tiir.data.build import CaptionRecord, ImageRecord, OnBad, build_dataset, check_split
+from tiir.data.build import CaptionRecord, ImageRecord, build_dataset
 from tiir.data.dataset import Dataset
+from tiir.data.problems import OnBad, check_split
 from tiir.errors import DataError
 from tiir.io import read_text
 
