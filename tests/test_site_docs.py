@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from tiir.cli.verbs import app
 from tiir.data.sources import scenes
+from tiir.train import LxmertTrainConfig, TrainConfig, read_config
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -121,3 +122,11 @@ def test_the_site_has_every_public_name(tmp_path: Path) -> None:
         & there  # the second: a module of the same name
     ]
     assert missing == []
+
+
+def test_the_training_files_of_the_pages_are_understood(tmp_path: Path) -> None:
+    for page, kind in (("clip.md", TrainConfig), ("lxmert.md", LxmertTrainConfig)):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        (block,) = re.findall(r'^```yaml title="\w+\.yaml"\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+        (tmp_path / "mine.yaml").write_text(block)
+        assert read_config(tmp_path / "mine.yaml", kind).training["learning_rate"] == 1e-5
