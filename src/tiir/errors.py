@@ -17,8 +17,6 @@ __all__ = [
     "RunError",
     "TiirError",
     "UnsafePathError",
-    "not_that",
-    "similar",
 ]
 
 MARKS = {
