@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tiir.data.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("tiir", deadline=None)  # the time that an example takes decides nothing
@@ -26,6 +32,23 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path} (set TIIR_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def coco(shared: Path) -> Dataset:
+    """The Karpathy test split, captions only, straight from the file."""
+    from tiir.data.dataset import Dataset
+
+    images = json.loads((shared / "coco" / "dataset_coco.json").read_text())["images"]
+    pairs = [(i, sentence) for i, image in enumerate(images) for sentence in image["sentences"]]
+    return Dataset(
+        "coco",
+        "test",
+        [str(image["cocoid"]) for image in images],
+        [str(sentence["sentid"]) for _, sentence in pairs],
+        [sentence["raw"] for _, sentence in pairs],
+        np.array([i for i, _ in pairs]),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -15,20 +13,6 @@ def dataset(n: int, captions: int = 5, name: str = "coco", split: str = "test") 
     own = np.repeat(np.arange(n), captions)
     return Dataset(
         name, split, [f"i{i}" for i in range(n)], [f"c{i}" for i in range(len(own))], ["t"] * len(own), own
-    )
-
-
-@pytest.fixture(scope="module")
-def coco(shared):
-    images = json.loads((shared / "coco" / "dataset_coco.json").read_text())["images"]
-    pairs = [(i, sentence) for i, image in enumerate(images) for sentence in image["sentences"]]
-    return Dataset(
-        "coco",
-        "test",
-        [str(image["cocoid"]) for image in images],
-        [str(sentence["sentid"]) for _, sentence in pairs],
-        [sentence["raw"] for _, sentence in pairs],
-        np.array([i for i, _ in pairs]),
     )
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +7,6 @@ import pytest
 
 from tiir.data.dataset import Dataset
 from tiir.scoring.run import Run, RunInfo
-
-
-@pytest.fixture(scope="session")
-def coco(shared: Path) -> Dataset:
-    """The Karpathy test split, captions only, straight from the file."""
-    images = json.loads((shared / "coco" / "dataset_coco.json").read_text())["images"]
-    pairs = [(i, sentence) for i, image in enumerate(images) for sentence in image["sentences"]]
-    return Dataset(
-        "coco",
-        "test",
-        [str(image["cocoid"]) for image in images],
-        [str(sentence["sentid"]) for _, sentence in pairs],
-        [sentence["raw"] for _, sentence in pairs],
-        np.array([i for i, _ in pairs]),
-    )
 
 
 @pytest.fixture(scope="session")

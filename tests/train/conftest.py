@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,3 +63,20 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def without_captions() -> Callable[[Dataset, int], Dataset]:
+    """Makes a data set in which one image has no captions, as no source gives it."""
+
+    def made(data: Dataset, image: int) -> Dataset:
+        keep = np.flatnonzero(data.caption_image != image)
+        return replace(
+            data,
+            caption_ids=[data.caption_ids[c] for c in keep],
+            captions=[data.captions[c] for c in keep],
+            caption_image=data.caption_image[keep],
+            caption_columns={},
+        )
+
+    return made

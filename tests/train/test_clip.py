@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,20 +143,10 @@ def test_a_torn_checkpoint_is_passed_over(splits, tmp_path, torn):
     assert (out / "model.safetensors").read_bytes() == weights
 
 
-def test_validation_images_without_captions_are_passed_over(splits, tmp_path):
+def test_validation_images_without_captions_are_passed_over(splits, without_captions, tmp_path):
     val = Dataset.load(splits[1]).subset(range(12))
-    lonely = val.subset(range(12))
-    first = lonely.captions_of(0)
-    keep = [c for c in range(lonely.n_captions) if c not in first]
-    lonely = replace(
-        lonely,
-        caption_ids=[lonely.caption_ids[c] for c in keep],
-        captions=[lonely.captions[c] for c in keep],
-        caption_image=lonely.caption_image[keep],
-        caption_columns={},
-    )
     settings = config(training={"num_train_epochs": 1})
-    train_clip(val, settings, out=tmp_path, validation=lonely)
+    train_clip(val, settings, out=tmp_path, validation=without_captions(val, 0))
     assert "eval_rsum" in (tmp_path / "history.json").read_text()
 
 

@@ -183,18 +183,12 @@ def test_a_model_knows_which_features_it_saw(scene_regions, tmp_path, lxmert_con
         )
 
 
-def test_validation_images_without_captions_are_passed_over(scene_regions, tmp_path, lxmert_config):
+def test_validation_images_without_captions_are_passed_over(
+    scene_regions, without_captions, tmp_path, lxmert_config
+):
     data, features = scene_regions
     few = data.subset(range(16))
-    own = few.captions_of(3)
-    keep = [c for c in range(few.n_captions) if c not in own]
-    lonely = replace(
-        few,
-        caption_ids=[few.caption_ids[c] for c in keep],
-        captions=[few.captions[c] for c in keep],
-        caption_image=few.caption_image[keep],
-        caption_columns={},
-    )
+    lonely = without_captions(few, 3)
     settings = lxmert_config(training={"num_train_epochs": 1})
     out = train_lxmert(few, settings, features=features, validation=lonely, out=tmp_path)
     assert "eval_rsum" in (out / "history.json").read_text()
