@@ -19,7 +19,7 @@ from tiir import load
 from tiir.cli.verbs import app
 from tiir.data import Dataset, open_image
 from tiir.data.sources import scenes
-from tiir.metrics import published, rank_embeddings, recall
+from tiir.metrics import check, published, rank_embeddings, recall
 from tiir.train import LxmertTrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,6 +155,8 @@ def test_who_is_ahead() -> None:
     ahead = {key: round(STUDY["lxmert"][key] - round(clip[key], 1), 1) for key in clip}
     row = " | ".join(f"{ahead[key]:+.1f}".replace("-", "\N{MINUS SIGN}") for key in STUDY["lxmert"])
     assert f"| LXMERT less CLIP | {row} |" in TEXT
+    (warning,) = check("openai/clip-vit-base-patch32", "coco-5k", STUDY["clip"])
+    assert "negatives" in warning
 
 
 def negative(image: Image.Image) -> Image.Image:

@@ -1,4 +1,16 @@
-"""tiir: text-image retrieval, from photos and captions to a recall number that can be trusted."""
+"""tiir: text-image retrieval, from photos and captions to a recall number that can be trusted.
+
+Example:
+    >>> import numpy as np
+    >>> import tiir
+    >>> data = tiir.Dataset("pets", "test", ["a", "b"], ["k", "l", "m"], ["a cat", "a dog", "dogs"], np.array([0, 1, 1]))
+    >>> about = tiir.scoring.RunInfo.about(data, "pets", "by hand")
+    >>> run = tiir.Run(about, scores=np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.3]], np.float32))
+    >>> tiir.evaluate(run, data)
+    Evaluation(by hand on pets/test, own: i2t R@1 100.00, t2i R@1 66.67, rsum 566.67)
+    >>> tiir.query_table(run, data).query("rank > 1")[["direction", "text", "rank"]].values.tolist()
+    [['t2i', 'dogs', 2]]
+"""
 
 from __future__ import annotations
 
