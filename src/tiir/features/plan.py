@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from tiir.features.writer import FeatureWriter
 from tiir.io import remove_leftovers
 from tiir.lock import locked
 
-__all__ = ["check_plan", "check_same", "only_writer", "open_writer"]
+if TYPE_CHECKING:
+    from tiir.features.store import FeatureStore
+
+__all__ = ["check_plan", "check_same", "extend", "only_writer", "open_writer"]
 
 RESERVED = ("regions", "boxes", "crc32", "written")
 
@@ -129,6 +133,62 @@ def open_writer(
         part.unlink()
     else:
         os.replace(part, path)
+
+
+@contextmanager
+def extend(
+    old: FeatureStore,
+    header: Header,
+    info: FeatureInfo,
+    image_ids: Sequence[str],
+    image_sha256: Sequence[str],
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[FeatureWriter]:
+    """As `FeatureStore.append`; the store is locked.
+
+    Args:
+        old: the store.
+        header: of its file.
+        info, image_ids, image_sha256, resume, overwrite: see there.
+
+    Raises:
+        DataError: an id is in the store already, or the features are of another kind; and as `open_writer`.
+    """
+    path, new = old.path, list(image_ids)
+    for key in ("extractor", "weights", "colour", "boxes"):
+        if (then := getattr(old.info, key)) != (now := getattr(info, key)):
+            raise DataError(
+                f"{path} has features with {key} {then!r}, those to append have {now!r}",
+                hint="write them to a store of their own",
+            )
+    kept_new = tuple(name for name in new if name not in old.info.skipped)
+    if resume and kept_new and kept_new == old.image_ids[-len(kept_new) :]:  # killed after the last step
+        yield FeatureWriter(path, None)
+        return
+    both = sorted(set(new) & set(old.image_ids))
+    if both:
+        raise DataError(
+            f"{path} already has {len(both):,} of the {len(new):,} images, such as {both[0]!r}",
+            hint="append new images only",
+        )
+    everything = [*old.image_ids, *new]
+    hashes = [*header.image_sha256, *(image_sha256 or [""] * len(new))]
+    check_plan(everything, old.n_regions, old.width, old.dtype, hashes, header.columns)
+    shape = (len(everything), old.n_regions, old.width)
+    same = info.dataset_fingerprint == old.info.dataset_fingerprint
+    skipped = {
+        name: why for name, why in old.info.skipped.items() if name not in new
+    }  # not the repaired ones
+    whole = old.info.model_copy(update={"skipped": skipped} | ({} if same else {"dataset_fingerprint": None}))
+    with open_writer(
+        path, whole, everything, hashes, shape, old.dtype, header.columns, resume, overwrite
+    ) as writer:
+        kept = writer.missing[writer.missing < len(old)]
+        for start in range(0, len(kept), 64):
+            rows = kept[start : start + 64]
+            writer.put(rows, *old.read(rows), {name: column[rows] for name, column in old.columns.items()})
+        yield writer
 
 
 def _leave_out(part: Path, path: Path, filled: FeatureWriter) -> None:

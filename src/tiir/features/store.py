@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tiir.errors import DataError
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import Header, checksum, mapped, part_of, read_header
-from tiir.features.plan import check_plan, check_same, only_writer, open_writer
+from tiir.features.plan import check_plan, check_same, extend, only_writer, open_writer
 from tiir.features.writer import FeatureWriter
 from tiir.notebook import card
 from tiir.progress import track
@@ -306,47 +306,9 @@ class FeatureStore:
             DataError: an id is in the store already, or the features are of another kind; and as `create`.
         """
         path = Path(path).resolve()
-        new = list(image_ids)
         with only_writer(path):
             old = cls.open(path)
-            for key in ("extractor", "weights", "colour", "boxes"):
-                if (then := getattr(old.info, key)) != (now := getattr(info, key)):
-                    raise DataError(
-                        f"{path} has features with {key} {then!r}, those to append have {now!r}",
-                        hint="write them to a store of their own",
-                    )
-            kept_new = tuple(name for name in new if name not in old.info.skipped)
-            if (
-                resume and kept_new and kept_new == old.image_ids[-len(kept_new) :]
-            ):  # killed after the last step
-                yield FeatureWriter(path, None)
-                return
-            both = sorted(set(new) & set(old.image_ids))
-            if both:
-                raise DataError(
-                    f"{path} already has {len(both):,} of the {len(new):,} images, such as {both[0]!r}",
-                    hint="append new images only",
-                )
-            everything = [*old.image_ids, *new]
-            hashes = [*old._header.image_sha256, *(image_sha256 or [""] * len(new))]
-            check_plan(everything, old.n_regions, old.width, old.dtype, hashes, old._header.columns)
-            shape = (len(everything), old.n_regions, old.width)
-            same = info.dataset_fingerprint == old.info.dataset_fingerprint
-            skipped = {
-                name: why for name, why in old.info.skipped.items() if name not in new
-            }  # repaired ones
-            whole = old.info.model_copy(
-                update={"skipped": skipped} | ({} if same else {"dataset_fingerprint": None})
-            )
-            with open_writer(
-                path, whole, everything, hashes, shape, old.dtype, old._header.columns, resume, overwrite
-            ) as writer:
-                kept = writer.missing[writer.missing < len(old)]
-                for start in range(0, len(kept), 64):
-                    rows = kept[start : start + 64]
-                    writer.put(
-                        rows, *old.read(rows), {name: column[rows] for name, column in old.columns.items()}
-                    )
+            with extend(old, old._header, info, image_ids, image_sha256, resume, overwrite) as writer:
                 yield writer
 
 

@@ -198,9 +198,8 @@ def lists_data(
     """
     found = view.diagnosis.suspects
     found = found[found["row"].isin(rows)]
-    doubts, judged = _by_place(found, "suspicion", rounded(found["suspicion"], 3)), _by_place(
-        found, "judged", [JUDGED[word] for word in found["judged"]]
-    )  # fmt: skip
+    doubts = _by_place(found, rounded(found["suspicion"], 3))
+    judged = _by_place(found, [JUDGED[word] for word in found["judged"]])
     number = {tag: n for n, tag in enumerate(tags)}
     evidence: dict[int, list[list[Any]]] = {}
     tagged = view.diagnosis.tags
@@ -230,7 +229,7 @@ def lists_data(
 LISTS = ("best", "best_score", "top", "score", "positive", "suspicion", "judged", "evidence", "corrected")
 
 
-def _by_place(found: pd.DataFrame, name: str, values: Sequence[Any]) -> dict[tuple[int, int], Any]:
+def _by_place(found: pd.DataFrame, values: Sequence[Any]) -> dict[tuple[int, int], Any]:
     return dict(zip(zip(found["row"].tolist(), found["place"].tolist(), strict=True), values, strict=True))
 
 
