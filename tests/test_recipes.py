@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tiir.metrics.evaluate import evaluate
 from tiir.metrics.published import published
 from tiir.metrics.recall import RSUM
 from tiir.models import load
-from tiir.recipes import Outcome, find_recipe, read_recipe, recipe_steps, run_recipe, shipped
+from tiir.recipes import Outcome, Recipe, find_recipe, read_recipe, recipe_steps, run_recipe, shipped
 from tiir.recipes.outcome import expected
 from tiir.report.chunks import read_data
 from tiir.scoring.cascade import rerank
@@ -107,7 +109,8 @@ def test_list(tiir: Verb) -> None:
         ({"rerank": {"first": "scenes-clip", "by": "scenes-clip"}}, "scenes-clip, which is no LXMERT"),
         ({"rerank": {"first": "clip-b32", "by": "scenes-lxmert"}}, "clip-b32 has other data"),
         ({"data": "cocoa", "model": "a/b"}, "data is 'cocoa'"),
-        ({"model": "a/b", "reported": [{"protocol": "cxc", "source": "x", "values": {"i2t_R@1": 1}}]}, "numbers of cxc"),
+        ({"model": "a/b", "data": "coco", "reported": [{"protocol": "cxc", "source": "x", "values": {"i2t_R@1": 1}}]}, "numbers of cxc"),
+        ({"model": "a/b", "protocols": ["own", "cxc"]}, "protocol cxc is not of scenes"),
         ({"model": "a/b", "name": "../up"}, "name is '../up'"),
     ],
 )  # fmt: skip
@@ -117,6 +120,19 @@ def test_a_wrong_recipe_is_told_by_file_and_key(values: dict[str, Any], said: st
         read_recipe(path)
     assert said in str(caught.value)
     assert caught.value.hint or said == "no such file"
+
+
+def test_the_documented_recipe_is_one(tmp_path: Path) -> None:
+    page = (ASSETS.parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    block = page.split("## Your own")[1].split("| key |")[0]
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(block))
+    recipe = read_recipe(tmp_path / "mine.yaml")
+    assert recipe.model == str(tmp_path / "models" / "mine")
+    assert recipe.published[0].band == 1
+    keys = re.findall(r"^\| `(\w+)` \|", page.split("| key |")[1], re.MULTILINE)
+    assert {*keys, "title"} == set(Recipe.model_fields)
+    listed = page.split("| recipe | expected |")[1].split("Those on COCO")[0]
+    assert set(re.findall(r"`([\w-]+)`", listed)) == set(shipped())
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +206,45 @@ def test_a_changed_recipe_does_not_take_the_old_results(
     config.write_text(config.read_text() + "\n")
     with pytest.raises(RunError, match=r"holds a Run of .*clip-model"):
         run_recipe(read_recipe(other / "clip.yaml"), to, device="cpu", resamples=0)
+
+
+def test_a_directory_of_ones_own_is_only_read(
+    recipes: Path, whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    own = tmp_path / "own" / "test"
+    Dataset.load(whole[0] / "scenes" / "test-12").save(own)
+    before = sorted((tmp_path / "own").rglob("*"))
+    recipe = read_recipe(
+        write(
+            tmp_path / "mine.yaml",
+            data="./own",
+            features="scenes",
+            model=f"lxmert:{ASSETS / 'scenes-lxmert'}",
+            protocols=["own"],
+        )
+    )
+    outcome = run_recipe(recipe, tmp_path / "to", device="cpu", resamples=0)
+    assert outcome.evaluations[0].n_images == 12
+    assert (tmp_path / "to" / "mine" / "test-scenes.h5").exists()
+    assert sorted((tmp_path / "own").rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_flickr8k_as_the_user_copied_it(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "flickr8k").symlink_to(shared / "flickr8k")
+    path = write(tmp_path / "f.yaml", data="flickr8k", model="a/b", protocols=["flickr8k"])
+    step = recipe_steps(read_recipe(path), tmp_path)[0]
+    step.run()
+    assert step.check()
+    assert Dataset.load(tmp_path / "flickr8k-test").n_captions == 5000
+
+
+def test_torchrun_is_refused_in_words(recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="run by one process"):
+        run_recipe(read_recipe(recipes / "clip.yaml"), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

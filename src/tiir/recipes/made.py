@@ -86,17 +86,18 @@ def run_flaw(
         same = name == model
     if not same:
         return f"of {name} ({info.revision}), and not of {model} as it is now"
-    if (
-        features is not None
-        and info.notes["features"]["fingerprint"] != FeatureStore.open(features).fingerprint
-    ):
-        return f"of other features than {features}"
+    notes = info.notes
+    if features is not None:
+        seen = notes.get("features", {}).get("fingerprint")
+        if seen != FeatureStore.open(features).fingerprint:
+            return f"of other features than {features}"
+    if first is None and "depth" in notes:
+        return "of a cascade"
     if first is not None:
         stage, depth = first
-        if info.notes["depth"] != depth:
-            return f"of depth {info.notes['depth']}, and not {depth}"
-        if any(
-            getattr(Run.load(stage).info, key) != value for key, value in info.notes["first_stage"].items()
-        ):
+        if notes.get("depth") != depth:
+            return f"of depth {notes.get('depth')}, and not {depth}"
+        now = Run.load(stage).info
+        if any(getattr(now, key) != value for key, value in notes["first_stage"].items()):
             return f"of another first stage than {stage} is now"
     return None

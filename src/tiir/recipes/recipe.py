@@ -132,6 +132,10 @@ class Recipe(BaseModel):
         unknown = [p for p in (*self.protocols, *(n.protocol for n in self._numbers())) if p not in PROTOCOLS]
         if unknown:
             raise ValueError(f"no protocol {unknown[0]!r}: {', '.join(PROTOCOLS)}")
+        for protocol in self.protocols:
+            family = protocol if protocol in ("own", "flickr8k") else "coco"
+            if self.data in SOURCES and family not in ("own", self.data):
+                raise ValueError(f"protocol {protocol} is not of {self.data}")
         if foreign := [n.protocol for n in self._numbers() if n.protocol not in self.protocols]:
             raise ValueError(f"numbers of {foreign[0]}, which is not among the protocols")
         if self.rerank is not None:

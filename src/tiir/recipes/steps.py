@@ -8,27 +8,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tiir.data.coco import PARTS, WebFile, download
+from tiir.data.coco import PARTS
 from tiir.data.dataset import Dataset
-from tiir.data.sources.scenes import SIZES
-from tiir.errors import ConfigError, DataError, MissingExtraError
+from tiir.errors import ConfigError, MissingExtraError
 from tiir.io import read_json, write_json
 from tiir.metrics.evaluate import evaluate
+from tiir.recipes.data import Sources, data_steps, keys_of, size_of
 from tiir.recipes.made import model_flaw, run_flaw, with_check
 from tiir.recipes.outcome import Outcome
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import Recipe
 from tiir.scoring.engines.torchrun import started_by_torchrun
 from tiir.scoring.run import Run
-from tiir.setup import IMAGES, Step, coco_steps, do_steps, extract_step, valid_dataset
+from tiir.setup import Step, do_steps, extract_step
 from tiir.train.config import LxmertTrainConfig, differences
 
 __all__ = ["recipe_steps", "run_recipe"]
 
-KEYS = "test_img_keys_1k.tsv"
-FLICKR8K = {"train": 6000, "val": 1000, "test": 1000}
 Say = Callable[[str], None]
-Sources = Mapping[str, tuple[WebFile, ...]]
 
 
 def run_recipe(
@@ -73,7 +70,7 @@ def run_recipe(
     run = Run.load(place.folder)
     data = Dataset.load(place.data("test"))
     evaluations = [
-        evaluate(run, data, protocol, keys=_keys(protocol, data, to), resamples=resamples)
+        evaluate(run, data, protocol, keys=keys_of(protocol, data, to), resamples=resamples)
         for protocol in recipe.protocols
     ]
     return Outcome(
@@ -105,14 +102,14 @@ def recipe_steps(
     """
     for part in _parts(recipe):
         _check_unchanged(part, Place(part, to))
-    steps = _data_steps(recipe, to, sources, how)
+    steps = data_steps(recipe, to, sources, how)
     models = _parts(recipe)[1:] or [recipe]  # of a cascade, its two parts
     for part in models:
         if part.features is not None:
             loaded: list[Any] = []
             for split in part.splits:
                 where, out = Place(part, to).data(split), Place(part, to).features(split)
-                n_images = _size(part, split, where)
+                n_images = size_of(part, split, where)
                 steps.append(extract_step(where, out, part.features, device, n_images, loaded))
         if part.train is not None:
             steps.append(_train_step(part, Place(part, to)))
@@ -164,75 +161,6 @@ def _check_unchanged(recipe: Recipe, place: Place) -> None:
             f"{place.folder} was made by recipe {recipe.name} with another {key}: {before!r}, now it is {after!r}",
             hint="give the changed recipe another name, choose another --to, or delete that folder",
         )
-
-
-def _size(recipe: Recipe, split: str, where: Path) -> int:
-    if recipe.data == "coco":
-        return IMAGES[split]
-    if recipe.data == "scenes":
-        return recipe.images.get(split, SIZES[split])  # type: ignore[call-overload, no-any-return]
-    return FLICKR8K[split] if recipe.data == "flickr8k" else Dataset.load(where).n_images
-
-
-def _data_steps(recipe: Recipe, to: Path, sources: Sources, how: Mapping[str, Any]) -> list[Step]:
-    place = Place(recipe, to)
-    if recipe.data == "coco":
-        steps = coco_steps(to / "coco", "clip", splits=recipe.splits, sources=sources, how=how)
-        if "coco-1k-subset" in recipe.protocols:
-            steps.insert(0, _keys_step(to, sources, how))
-        return steps
-    if recipe.data in ("scenes", "flickr8k"):
-        return [_prepare_step(recipe, place.data(split), split, to) for split in recipe.splits]
-    for split in recipe.splits:
-        Dataset.load(place.data(split))  # said now, if it is not there
-    return []
-
-
-def _keys_file(to: Path) -> Path:
-    return to / "coco" / "coco_ir" / KEYS
-
-
-def _keys(protocol: str, data: Dataset, to: Path) -> Path | None:
-    return _keys_file(to) if protocol == "coco-1k-subset" and data.n_images != 1000 else None
-
-
-def _keys_step(to: Path, sources: Sources, how: Mapping[str, Any]) -> Step:
-    path = _keys_file(to)
-    wanted = tuple(file for file in sources["oscar"] if file.name == KEYS)
-
-    def run() -> None:
-        try:
-            download(to / "coco", ["keys"], {"keys": wanted}, **how)
-        except DataError as problem:
-            raise DataError(
-                f"{problem.message}\nThe list of the 1,000 images of coco-1k-subset is missing",
-                hint=f"copy it to {path} (an image id a line), or take coco-1k-subset out of the recipe",
-            ) from problem
-        if not path.is_file():
-            raise ConfigError(f"--sources name no {KEYS} in the part oscar", hint=f"copy it to {path}")
-
-    return with_check("download the list of 1,000 images", path.is_file, run)
-
-
-def _prepare_step(recipe: Recipe, out: Path, split: Any, to: Path) -> Step:
-    n = _size(recipe, split, out)
-
-    def run() -> None:
-        if recipe.data == "scenes":
-            from tiir.data.sources import scenes
-
-            data = scenes.prepare(out, split=split, n=n)
-        else:
-            from tiir.data.sources import flickr8k
-
-            folder = to / "flickr8k"
-            data = flickr8k.prepare(folder, split=split, images=folder / "Images")
-        data.save(out, overwrite=True)
-
-    def check() -> bool:
-        return valid_dataset(out, recipe.data) is not None
-
-    return with_check(f"prepare {recipe.data} {split}", check, run)
 
 
 def _train_step(recipe: Recipe, place: Place) -> Step:
@@ -353,7 +281,7 @@ def _report_step(recipe: Recipe, to: Path, say: Say) -> Step:
             data,
             place.report,
             protocol=protocol,
-            keys=_keys(protocol, data, to),
+            keys=keys_of(protocol, data, to),
             overwrite=True,
             say=say,
         )
