@@ -23,8 +23,8 @@ from tiir import __version__
 __all__ = ["Finding", "examine", "folder_size", "probe"]
 
 SHOWN = ("torch", "transformers", "numpy")  # others are named only where they are missing or too old
-# What is compiled, and so may fail to load although it is installed; transformers before the torchvision that it loads.
-COMPILED = ("numpy", "torch", "transformers", "torchvision", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
+# What is compiled, and so may fail to load although it is installed; torchvision before transformers, which loads it.
+COMPILED = ("numpy", "torch", "torchvision", "transformers", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
 DEVELOPERS = ("dev", "docs", "peers")  # extras that users have no need of
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 LEAST_DISK = 100 * 2**20  # bytes

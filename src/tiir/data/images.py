@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import ImageError
+from tiir.errors import ImageError, similar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,11 +41,15 @@ def open_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         Traceback (most recent call last):
         ...
         tiir.errors.ImageError: no such image: no/such.jpg
+          -> put it back; if the photos moved, prepare the data set again
     """
     from PIL import Image, UnidentifiedImageError
 
     if not os.path.exists(path):
-        raise ImageError(f"no such image: {path}")
+        raise ImageError(
+            f"no such image: {path}{similar(path)}",
+            hint="put it back; if the photos moved, prepare the data set again",
+        )
     if not os.path.isfile(path):
         raise ImageError(f"{path} is not a file", hint="give the path of one image")
     if os.path.getsize(path) == 0:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine
+from tiir.errors import ModelError
 from tiir.features.extract import Batch, check_extraction, extract
 from tiir.features.info import FeatureInfo
 from tiir.features.store import FeatureStore
@@ -100,6 +101,13 @@ def grid_features(
         ModelError: the backbone's map is coarser than `cells`.
     """
     threads = check_extraction(dataset, threads, cells=cells, batch_size=batch_size)
+    if cells > min(backbone.grid):
+        height, width = backbone.grid
+        raise ModelError(
+            f"{backbone.info.name} has a grid of {height} x {width} features at {backbone.size} pixels, fewer than "
+            f"{cells} a side",
+            hint=f"use --cells {min(backbone.grid)}, or a larger --size",
+        )
     info = FeatureInfo(
         extractor=f"grid:{backbone.info.name}",
         weights=backbone.info.revision,

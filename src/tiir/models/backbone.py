@@ -115,14 +115,8 @@ class VisionBackbone:
         """Mean features of a grid of `cells` x `cells`, row by row: float32 (n, cells * cells, D).
 
         Raises:
-            ModelError: the model's own grid is coarser, or its features are not finite.
+            ModelError: its features are not finite.
         """
-        if cells > min(self.grid):
-            height, width = self.grid
-            raise ModelError(
-                f"{self.info.name} has a grid of {height} x {width} features at {self.size} pixels, fewer than {cells} a side",
-                hint=f"use --cells {min(self.grid)}, or a larger --size",
-            )
         pooled = adaptive_avg_pool2d(self._map(pixels), cells)  # (n, D, cells, cells)
         if not bool(torch.isfinite(pooled).all()):
             raise ModelError(

@@ -219,7 +219,9 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise ModelError(
                 f"{name} is a {type(model).__name__}, not a dual encoder",
-                hint="a dual encoder has get_image_features and get_text_features: CLIP, SigLIP, ALIGN, ...",
+                hint=f"give it as lxmert:{name}, with --features"
+                if isinstance(model, transformers.LxmertPreTrainedModel)
+                else "a dual encoder has get_image_features and get_text_features: CLIP, SigLIP, ALIGN, ...",
             )
         images = transformers.AutoImageProcessor.from_pretrained(name, **pillow, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
