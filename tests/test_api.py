@@ -29,7 +29,7 @@ from tiir.metrics import evaluate, metrics_of, rank_run
 from tiir.scoring import Run, RunInfo
 
 PINNED = Path(__file__).with_name("api.txt")
-INTERNAL = {"tiir.cli", "tiir.models.frcnn", "tiir.recipes", "tiir.scoring.engines"}
+INTERNAL = {"tiir.cli", "tiir.models.frcnn", "tiir.scoring.engines"}
 
 
 def packages() -> list[str]:
@@ -102,6 +102,11 @@ def described(name: str, value: Any) -> Iterator[str]:
     head, base = f"class {name}", "".join(f", a {base}" for base in bases)
     if issubclass(value, BaseModel):
         yield head
+        kinds = {
+            name: kind
+            for base in reversed(value.__mro__)
+            for name, kind in inspect.get_annotations(base).items()
+        }
         for field, info in value.model_fields.items():
             default = (
                 ""
@@ -110,7 +115,7 @@ def described(name: str, value: Any) -> Iterator[str]:
                 if info.default_factory
                 else f" = {shown(info.default)}"
             )
-            yield f"    {field}: {annotation(inspect.get_annotations(value)[field])}{default}"
+            yield f"    {field}: {annotation(kinds[field])}{default}"
     elif getattr(value, "_is_protocol", False):
         yield f"{head}, a protocol"
         yield from (
@@ -186,6 +191,11 @@ def test_everything_has_types_and_a_docstring_that_names_every_argument() -> Non
                 f"{name}: what {p.name} is" for p in arguments if not re.search(rf"\b{p.name}\b", text)
             }
     assert not missing
+
+
+def test_every_package_is_found_from_tiir() -> None:
+    found = {value.__name__ for _, value in exported("tiir") if isinstance(value, ModuleType)}
+    assert found == {name for name in packages() if name.count(".") == 1}
 
 
 def test_names_are_completed_without_loading_them() -> None:

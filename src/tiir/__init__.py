@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tiir.lazy import lazy
 
 if TYPE_CHECKING:
-    from tiir import analysis, data, errors, features, metrics, models, report, scoring, train
+    from tiir import analysis, data, errors, features, metrics, models, recipes, report, scoring, train
     from tiir.analysis.compare import compare
     from tiir.analysis.diagnose import diagnose
     from tiir.analysis.queries import query_table
@@ -62,6 +62,7 @@ __all__ = [
     "rank_embeddings",
     "rank_scores",
     "recall",
+    "recipes",
     "report",
     "rerank",
     "score_cross",
@@ -90,5 +91,5 @@ __getattr__, __dir__ = lazy(
         "tiir.scoring.foreign": ["import_embeddings", "import_scores"],
         "tiir.scoring.run": ["Run"],
     },
-    ["analysis", "data", "errors", "features", "metrics", "models", "report", "scoring", "train"],
+    ["analysis", "data", "errors", "features", "metrics", "models", "recipes", "report", "scoring", "train"],
 )
