@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tiir.errors import TiirError
     from tiir.features.store import FeatureStore
     from tiir.metrics.evaluate import Evaluation, evaluate
-    from tiir.metrics.ranks import rank_embeddings, rank_scores
+    from tiir.metrics.ranking import rank_embeddings, rank_scores
     from tiir.metrics.recall import recall
     from tiir.models import load
     from tiir.report.build import build_site
@@ -81,7 +81,7 @@ __getattr__, __dir__ = lazy(
         "tiir.errors": ["TiirError"],
         "tiir.features.store": ["FeatureStore"],
         "tiir.metrics.evaluate": ["Evaluation", "evaluate"],
-        "tiir.metrics.ranks": ["rank_embeddings", "rank_scores"],
+        "tiir.metrics.ranking": ["rank_embeddings", "rank_scores"],
         "tiir.metrics.recall": ["recall"],
         "tiir.models": ["load"],
         "tiir.report.build": ["build_site"],

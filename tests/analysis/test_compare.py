@@ -16,7 +16,7 @@ from tiir.analysis.statistics import holm, mcnemar, rbo
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, RunError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.report.analysis import comparison_tables
 from tiir.scoring.run import Run, RunInfo
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiir.analysis.queries import query_table
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, ProtocolError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.scoring.run import Run, RunInfo
 
 

@@ -13,7 +13,7 @@ from tiir.data.protocols import Gallery, resolve
 from tiir.metrics.cascade import cross_facts
 from tiir.metrics.evaluate import evaluate
 from tiir.metrics.graded import graded_run
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import retrieve
 from tiir.scoring.cascade import remix, shortlists
 from tiir.scoring.run import Run, RunInfo

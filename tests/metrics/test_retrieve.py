@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import RanksError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import retrieve
 from tiir.scoring.run import Run, RunInfo
 

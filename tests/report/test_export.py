@@ -9,7 +9,7 @@ import pytest
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ProtocolError, RunError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.report.export import export_run
 from tiir.scoring.run import Run, RunInfo
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from tiir.data.protocols import resolve
 from tiir.errors import ConfigError, MissingExtraError, RanksError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.report import index as module
 from tiir.report.index import Index
 from tiir.report.judged import JudgementFile

@@ -13,7 +13,7 @@ import pytest
 
 from tiir.analysis.queries import query_table
 from tiir.data.protocols import resolve
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 
 pytestmark = pytest.mark.slow
 VIEWS = [

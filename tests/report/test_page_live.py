@@ -17,7 +17,7 @@ from PIL import Image
 
 from tiir.data.judgements import read_judgements
 from tiir.data.protocols import resolve
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.report.build import build_site
 from tiir.report.explore import listen
 from tiir.report.judged import JudgementFile

@@ -33,7 +33,7 @@ from tiir.data.protocols import resolve
 from tiir.data.sources import scenes
 from tiir.errors import ProtocolError
 from tiir.features.scenes import scenes_features
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import retrieve
 from tiir.report import guard
 from tiir.report.chunks import data_script

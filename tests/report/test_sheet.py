@@ -9,7 +9,7 @@ from PIL import Image
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import DataError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.report.sheet import HIT, contact_sheet, sample_queries
 from tiir.scoring.run import Run
 

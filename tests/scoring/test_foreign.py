@@ -10,7 +10,7 @@ from tiir.analysis.mix import mixed
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.errors import RunError, TiirError
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import retrieve
 from tiir.scoring.foreign import import_embeddings, import_scores
 from tiir.scoring.run import Run

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoProcessor
 from tiir.data.dataset import Dataset
 from tiir.data.sources import scenes
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError
-from tiir.metrics.ranks import rank_embeddings
+from tiir.metrics.ranking import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models import load
 from tiir.train import trainer as module

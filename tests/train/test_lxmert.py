@@ -18,7 +18,7 @@ from tiir.data.sources import scenes
 from tiir.errors import ConfigError, DataError, ModelError, RunError
 from tiir.features import FeatureInfo, FeatureStore
 from tiir.features.scenes import scenes_features
-from tiir.metrics.ranks import rank_scores
+from tiir.metrics.ranking import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models import load
 from tiir.models.lxmert import load_matcher

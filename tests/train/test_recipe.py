@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiir.data.sources import scenes
-from tiir.metrics.ranks import rank_embeddings
+from tiir.metrics.ranking import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models import load
 from tiir.train.config import LxmertTrainConfig, read_config

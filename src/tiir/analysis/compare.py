@@ -19,7 +19,8 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
 from tiir.errors import ConfigError, RunError
 from tiir.metrics.intervals import resample
-from tiir.metrics.ranks import Empty, rank_run
+from tiir.metrics.ranking import rank_run
+from tiir.metrics.ranks import Empty
 from tiir.metrics.recall import Metric
 from tiir.notebook import card
 from tiir.scoring.run import Run

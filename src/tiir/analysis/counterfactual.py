@@ -13,7 +13,7 @@ from tiir.analysis.words import Words
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
 from tiir.errors import RunError
-from tiir.metrics.ranks import rank_embeddings
+from tiir.metrics.ranking import rank_embeddings
 from tiir.scoring.run import Run
 
 __all__ = ["rescore_typos"]

@@ -12,7 +12,8 @@ import pandas as pd
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery, default_protocol, resolve
 from tiir.errors import ConfigError
-from tiir.metrics.ranks import Counts, Empty, rank_run
+from tiir.metrics.ranking import rank_run
+from tiir.metrics.ranks import Counts, Empty
 from tiir.scoring.order import best
 from tiir.scoring.pairs import pairs_of
 from tiir.scoring.run import Run

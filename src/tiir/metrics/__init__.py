@@ -4,7 +4,8 @@ from tiir.metrics.evaluate import Evaluation, evaluate
 from tiir.metrics.graded import graded_embeddings, graded_run, graded_scores
 from tiir.metrics.intervals import bootstrap, resample
 from tiir.metrics.published import check, published
-from tiir.metrics.ranks import Counts, Ranks, rank_embeddings, rank_run, rank_scores
+from tiir.metrics.ranking import rank_embeddings, rank_run, rank_scores
+from tiir.metrics.ranks import Counts, Ranks
 from tiir.metrics.recall import Metric, metrics_of, recall, summary
 
 __all__ = [

@@ -17,7 +17,8 @@ from tiir.metrics.counting import BLOCK
 from tiir.metrics.graded import graded_run
 from tiir.metrics.intervals import bootstrap
 from tiir.metrics.published import check
-from tiir.metrics.ranks import Empty, Ranks, Ties, rank_run
+from tiir.metrics.ranking import rank_run
+from tiir.metrics.ranks import Empty, Ranks, Ties
 from tiir.metrics.recall import by_direction, metrics_of, recall, rsum
 from tiir.notebook import card
 

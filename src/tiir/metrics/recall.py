@@ -91,7 +91,7 @@ def recall(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
         {"i2t_R@1": ..., ..., "t2i_R@10": ..., "rsum": ...}; of five folds, the mean over folds.
 
     Example:
-        >>> from tiir.metrics.ranks import rank_scores
+        >>> from tiir.metrics.ranking import rank_scores
         >>> scores = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.3]], np.float32)
         >>> recall(rank_scores(scores, np.array([0, 1, 1])), ks=(1,))
         {'i2t_R@1': 100.0, 't2i_R@1': 66.666...}

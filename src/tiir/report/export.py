@@ -11,7 +11,7 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery, resolve
 from tiir.errors import ProtocolError, RunError
 from tiir.io import atomic_write
-from tiir.metrics.ranks import rank_run
+from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import Direction, retrieve
 from tiir.scoring.run import Run
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ModelError
-from tiir.metrics.ranks import rank_embeddings
+from tiir.metrics.ranking import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models.dual import load_parts
 from tiir.models.loading import caption_limit

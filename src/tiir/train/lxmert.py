@@ -12,7 +12,7 @@ import torch
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, ModelError
-from tiir.metrics.ranks import rank_scores
+from tiir.metrics.ranking import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models.base import ModelInfo
 from tiir.models.loading import caption_limit
