@@ -32,6 +32,7 @@ from tiir.recipes.outcome import expected
 from tiir.report.chunks import read_data
 from tiir.scoring.cascade import rerank
 from tiir.scoring.run import Run, RunInfo
+from tiir.train.trainer import training_arguments
 
 ASSETS = Path(__file__).resolve().parent.parent / "src" / "tiir" / "assets"
 STUDY = {
@@ -69,6 +70,8 @@ def test_every_shipped_recipe_can_be_planned(name: str, tmp_path: Path, tiir: Ve
     assert [step["step"] for step in steps][-1] == f"report {name}"
     assert not any(step["done"] for step in steps)
     assert not to.exists()
+    if recipe.train is not None:
+        assert training_arguments(recipe.train, tmp_path, validates=True).metric_for_best_model == "rsum"
     downloads = any(step["step"] == "download train2014" for step in steps)
     assert downloads == (recipe.data == "coco" and "train" in recipe.splits)
 
@@ -111,6 +114,7 @@ def test_list(tiir: Verb) -> None:
         ({"data": "cocoa", "model": "a/b"}, "data is 'cocoa'"),
         ({"model": "a/b", "data": "coco", "reported": [{"protocol": "cxc", "source": "x", "values": {"i2t_R@1": 1}}]}, "numbers of cxc"),
         ({"model": "a/b", "protocols": ["own", "cxc"]}, "protocol cxc is not of scenes"),
+        ({"model": "./\0"}, "is no name"),
         ({"model": "a/b", "name": "../up"}, "name is '../up'"),
     ],
 )  # fmt: skip

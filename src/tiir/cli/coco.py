@@ -133,7 +133,7 @@ def step_table(title: str, steps: Sequence[Step]) -> Any:
             escape(step.name),
             "there" if step.done else "to do",
             f"{step.fetch / 1e9:.2f}",
-            f"{step.disk / 1e9:.2f}",
+            f"{step.disk / 1e9:.2f}" if step.disk or step.seconds is not None else "?",
             "?" if step.seconds is None else f"{step.seconds / 60:.0f} min",
         )
     table.add_section()

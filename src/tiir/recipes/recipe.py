@@ -18,6 +18,7 @@ __all__ = ["Published", "Recipe", "Reported", "Rerank", "find_recipe", "read_rec
 
 SOURCES = ("coco", "scenes", "flickr8k")
 EXTRACTORS = ("frcnn", "detr", "grid", "scenes")
+MOST = 1000  # letters of a name or path
 NAME = r"^[A-Za-z0-9][\w.-]*$"  # it becomes a folder's name
 
 
@@ -227,6 +228,8 @@ def read_recipe(path: Path, within: tuple[Path, ...] = ()) -> Recipe:
 
 
 def _placed(name: str, folder: Path) -> str:
+    if "\0" in name or len(name) > MOST:
+        raise ConfigError(f"{name[:40]!r} in a recipe of {folder} is no name", hint="a hub id or a path")
     # "lxmert:./model" beside the file is "lxmert:/where/model".
     kind, colon, rest = name.rpartition(":")
     return f"{kind}{colon}{(folder / rest).resolve()}" if rest.startswith(".") else name
@@ -234,7 +237,7 @@ def _placed(name: str, folder: Path) -> str:
 
 def _file(name: str, folder: Path) -> Path:
     if name.endswith((".yaml", ".yml", ".json")):
-        return folder / name
+        return folder / _placed(name, folder)
     known = shipped()
     if name not in known:
         raise ConfigError(f"no recipe {name!r}", hint=f"a file (.yaml), or one of: {', '.join(known)}")
