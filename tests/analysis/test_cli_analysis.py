@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiir.analysis import diagnose
+from tiir import analysis
 from tiir.data.dataset import Dataset
 from tiir.data.sources import scenes
 from tiir.scoring.dense import score_dual
@@ -150,8 +151,9 @@ def test_a_run_that_is_nowhere_ahead_and_a_list_of_images(
     perfect = (data.caption_image == np.arange(60)[:, None]).astype(np.float32)
     Run(RunInfo.about(data, runs[0].parent / "data", "perfect"), scores=perfect).save(tmp_path / "perfect")
     (tmp_path / "keys").write_text("\n".join(data.image_ids[:20]) + "\n")
-    made, background = [], diagnose.background
-    monkeypatch.setattr(diagnose, "background", lambda *of: made.append(of) or background(*of))
+    made, background = [], analysis.background
+    home = import_module("tiir.analysis.background")  # the package has the function under this name
+    monkeypatch.setattr(home, "background", lambda *of: made.append(of) or background(*of))
     code, shown, notes = tiir(
         "figures", runs[1], tmp_path / "perfect", "--out", tmp_path / "figures", "-f", "svg",
         "--keys", tmp_path / "keys", "-p", "own", "--resamples", 0,
