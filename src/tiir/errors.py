@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 __all__ = [
+    "MARKS",
     "ConfigError",
     "DataError",
     "ImageError",
@@ -19,7 +20,7 @@ __all__ = [
     "UnsafePathError",
 ]
 
-MARKS = {
+MARKS = {  # the file that makes a directory what it is
     "dataset.json": "a data set",
     "run.json": "a Run",
     "site.json": "a report",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tiir.errors import ConfigError
+from tiir.errors import MARKS, ConfigError
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -152,6 +152,7 @@ def save_dataset(dataset: Dataset, out: Path, overwrite: bool, captions_per_imag
         from tiir.data.problems import Problems
 
         show(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
+    show(f"next: tiir score MODEL {out} --out RUN")
 
 
 def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
@@ -160,10 +161,10 @@ def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
         raise ConfigError(f"--out {out} is a file", hint="name a directory")
     other = {"dataset.json": "run.json", "run.json": "dataset.json"}[holds]
     if (out / other).exists():
-        raise ConfigError(f"{out} holds a {other.removesuffix('.json')}", hint="choose another --out")
+        raise ConfigError(f"{out} holds {MARKS[other]}", hint="choose another --out")
     if not overwrite and (out / holds).exists():
         raise ConfigError(
-            f"{out} already holds a {holds.removesuffix('.json')}",
+            f"{out} already holds {MARKS[holds]}",
             hint="choose another --out, or --overwrite",
         )
 
