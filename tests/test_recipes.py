@@ -172,6 +172,7 @@ def test_a_cascade_from_nothing(recipes: Path, whole: tuple[Path, Outcome]) -> N
     shutil.rmtree(to / "by-hand")
 
 
+@pytest.mark.slow
 def test_what_is_there_and_valid_stays(recipes: Path, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     to = shutil.copytree(whole[0], tmp_path / "to")
     recipe = read_recipe(recipes / "cascade.yaml")
