@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import click
 import numpy as np
 import pytest
 import typer
@@ -142,14 +141,18 @@ def test_tiir_knows_the_options(job: Job, tmp_path: Path, name: str) -> None:
 
 
 def parse(arguments: list[str]) -> None:
-    command, context = typer.main.get_command(app), None
-    while isinstance(command, click.Group):
-        context = click.Context(command, parent=context)
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
         name, *arguments = arguments
-        found = command.get_command(context, name)
-        assert found is not None, name
-        command = found
-    command.make_context(command.name, arguments, parent=context)  # raises for what it does not know
+        assert name in command.commands, name
+        command = command.commands[name]
+    command.make_context(command.name, arguments)  # raises for what it does not know
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    for wrong in (["scores", "m"], ["score", "m", "d", "--out", "o", "--ouch"], ["score", "m", "--out", "o"]):
+        with pytest.raises(Exception, match=r"scores|ouch|dataset"):
+            parse(wrong)
 
 
 def test_a_job_goes_back_into_the_queue_before_its_time_is_over(job: Job, tmp_path: Path) -> None:
