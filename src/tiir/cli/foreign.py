@@ -20,13 +20,16 @@ import_app = typer.Typer(
 )
 
 
+OfDataset = Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")]
+
+
 @import_app.command("embeddings")
 def import_embeddings_command(
     images: Annotated[Path, typer.Argument(help="IMAGES.npy, (n_images, d), or a folder of shards.")],
     captions: Annotated[
         Path, typer.Argument(help="CAPTIONS.npy, (n_captions, d); shards are .npy, .safetensors or .parquet.")
     ],
-    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    dataset: OfDataset,
     out: Out,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     image_ids: Annotated[
@@ -71,7 +74,7 @@ def import_scores_command(
     scores: Annotated[
         Path, typer.Argument(help="MATRIX.npy (images x captions), or the original study's .npz.")
     ],
-    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    dataset: OfDataset,
     out: Out,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="The matrix is captions x images.")] = False,
@@ -110,7 +113,7 @@ def import_study_command(
     files: Annotated[
         list[Path], typer.Argument(help="The study's JSON files, or samples.json of `tiir analyze`.")
     ],
-    dataset: Annotated[Path, typer.Option("--dataset", "-d", help="Directory made by `tiir prepare`.")],
+    dataset: OfDataset,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File for the entries: .jsonl or .parquet.", show_default=False),
