@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 __all__ = [
-    "MARKS",
     "ConfigError",
     "DataError",
     "ImageError",
