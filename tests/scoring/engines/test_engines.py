@@ -180,6 +180,8 @@ def test_what_a_piece_raises_arrives_as_it_is(cluster: Any, tmp_path: Path) -> N
             with pytest.raises(ModelError, match="piece 3 cannot be") as caught:
                 squares(one, Pieces(tmp_path, fails=3))
             assert caught.value.hint == "try another"
+        with pytest.raises(ConfigError, match=r"cannot take over .*replaced[\s\S]*every node"):
+            squares(engine, Torn(Path("known")))
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def _fetched(ready: Any) -> list[tuple[int, Any]]:
     except ray.exceptions.RayError as problem:
         raise RunError(
             f"Ray gave up a piece of the work after {RETRIES} retries: {type(problem).__name__}: "
-            f"{str(problem).strip().splitlines()[0]}",
+            f"{_first_line(problem)}",
             hint=f"a worker that is killed for its memory needs fewer --workers a node or a smaller --memory; {GO_ON}",
         ) from None
     return results
@@ -152,11 +152,14 @@ def _answers(address: str) -> None:
 
 
 def _no_cluster(address: str | None, problem: Exception) -> ConfigError:
-    reason = str(problem).strip().splitlines()
     return ConfigError(
-        f"no Ray cluster at {address or 'this machine'}: {reason[0] if reason else type(problem).__name__}",
+        f"no Ray cluster at {address or 'this machine'}: {_first_line(problem)}",
         hint="start one with `ray start --head`; its address is HOST:6379, or auto on a machine of the cluster",
     )
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 _kept: tuple[str, Job] | None = None  # in a worker process: the job, and which one
@@ -178,7 +181,15 @@ def _results(
     key = held[0].hex()
     if _kept is None or _kept[0] != key:
         _kept = None  # gone before the next one comes
-        job = ray.get(held[0])
+        try:
+            job = ray.get(held[0])
+        except (
+            ray.exceptions.RaySystemError
+        ) as problem:  # of what the model or data does when it is made again
+            raise ConfigError(
+                f"a worker cannot take over the model or data: {_first_line(problem)}",
+                hint="files that it reads must be the same, and under the same paths, on every node",
+            ) from None
         if device is not None:
             job.to(device)
         _kept = key, job
