@@ -20,6 +20,7 @@ from tiir.models.base import DualEncoder
 from tiir.progress import ahead
 from tiir.scoring.plan import carry_out, tile_of
 from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.texts import Texts
 from tiir.scoring.tiles import Tiles, plan_hash
 
 __all__ = ["score_dual"]
@@ -77,10 +78,7 @@ def score_dual(
             hint="prepare it with images, or import scores made elsewhere",
         )
     info, device = model.info, (engine and engine.device) or model.info.device
-    texts = list(dict.fromkeys(dataset.captions))
-    lengths = model.caption_lengths(texts)
-    order = np.argsort(lengths, kind="stable")
-    texts = [texts[i] for i in order]
+    texts = Texts(dataset, model)
     plan = {
         "model": info.name,
         "revision": info.revision,
@@ -91,16 +89,14 @@ def score_dual(
         "batch_size": batch_size,
         "versions": info.versions,
     }
-    job = Embedding(model, dataset, texts, batch_size, threads)
+    job = Embedding(model, dataset, texts.texts, batch_size, threads)
     sides = ["image"] * len(job.images) + ["caption"] * len(job.captions)
     keys = [f"{side}s-{n if side == 'image' else n - len(job.images):06d}" for n, side in enumerate(sides)]
 
     def finish(tiles: Tiles, left: int, seconds: float) -> None:
-        place = {text: row for row, text in enumerate(texts)}
-        row = np.fromiter((place[text] for text in dataset.captions), np.int64, dataset.n_captions)
         n_batches = len(job.images)
         _assemble(out / "image_embeds.npy", tiles, keys[:n_batches], job.images, np.arange(dataset.n_images))
-        _assemble(out / "text_embeds.npy", tiles, keys[n_batches:], job.captions, row)
+        _assemble(out / "text_embeds.npy", tiles, keys[n_batches:], job.captions, texts.of_caption)
         for stale in ("scores.npy", "shortlist.npz"):
             (out / stale).unlink(missing_ok=True)
         notes = {
@@ -109,7 +105,7 @@ def score_dual(
             "captions": info.captions,
             "batch_size": batch_size,
             "distinct_captions": len(texts),
-            "truncated_captions": 0 if model.max_length is None else int((lengths > model.max_length).sum()),
+            "truncated_captions": texts.truncated,
         }
         about = RunInfo.about(
             dataset,

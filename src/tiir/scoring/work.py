@@ -17,42 +17,19 @@ from tiir.errors import DataError, ModelError
 from tiir.models.base import CrossEncoder, PairModel
 from tiir.scoring.plan import carry_out
 from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.texts import Texts
 from tiir.scoring.tiles import Tiles, plan_hash
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["MEMORY", "PairTiles", "Say", "Texts", "Work"]
+__all__ = ["MEMORY", "PairTiles", "Say", "Work"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
 MEMORY = 2 * 1024**3
-
-
-class Texts:
-    """The distinct captions of a data set, sorted by length, so that a tile holds few lengths.
-
-    Args:
-        dataset: whose captions.
-        model: that counts their tokens.
-    """
-
-    def __init__(self, dataset: Dataset, model: PairModel) -> None:
-        texts = list(dict.fromkeys(dataset.captions))
-        lengths = model.caption_lengths(texts)
-        order = np.argsort(lengths, kind="stable")
-        self.texts = [texts[i] for i in order]
-        self.lengths = np.minimum(lengths[order], model.max_length)  # in tokens, as the model reads them
-        place = {text: i for i, text in enumerate(self.texts)}
-        self.of_caption = np.fromiter(
-            (place[text] for text in dataset.captions), np.int64, dataset.n_captions
-        )
-        self.truncated = int((lengths > model.max_length).sum())
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
 
 class PairTiles:
