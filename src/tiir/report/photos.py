@@ -16,7 +16,17 @@ import pandas as pd
 from tiir.analysis.words import UNCOUNTED, tokens
 from tiir.data.dataset import Dataset
 from tiir.errors import DataError
-from tiir.report.figures import COLOURS, FONT, TEXT, style
+from tiir.report.figures import TEXT
+from tiir.report.photo_grid import (
+    PLAIN,
+    RIGHT,
+    draw_photo,
+    flow,
+    noted,
+    photo_grid,
+    shape_of,
+    write_words,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +41,6 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-RIGHT, WRONG, PLAIN = COLOURS[0], COLOURS[1], "#222222"
-PHOTO = 300  # pixels of the longer side as drawn
-LINE = 0.125  # inches a line of text takes
 NOTE = (
     "Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of the {what} holds. "
     "Sampled (seed {seed}), not picked."
@@ -100,13 +107,13 @@ def hard_image_retrieval(
     _check(rows, dataset)
     shown = [name for row in rows for name in (row["best_positive"], *row["top"][:depth])]
     photo = TEXT / (depth + 1)
-    figure, grid = _grid(len(rows), depth + 1, photo=photo, lines=2, shape=_shape(dataset, shown))
+    figure, grid = photo_grid(len(rows), depth + 1, photo=photo, lines=2, shape=shape_of(dataset, shown))
     for line, row in zip(grid, rows, strict=True):
-        _words(figure, line[0], unsupported(row["text"], dataset, row["top"][0]), width=TEXT)
-        _photo(figure, line[0], dataset, row["best_positive"], f"meant, rank {row['rank']:,}", True)
+        write_words(figure, line[0], unsupported(row["text"], dataset, row["top"][0]), width=TEXT)
+        draw_photo(figure, line[0], dataset, row["best_positive"], f"meant, rank {row['rank']:,}", True)
         for cell, name, hit in zip(line[1:], row["top"], row["top_positive"], strict=False):
-            _photo(figure, cell, dataset, name, "", hit)
-    return _noted(figure, note.format(what="first photo", seed=seed))
+            draw_photo(figure, cell, dataset, name, "", hit)
+    return noted(figure, note.format(what="first photo", seed=seed))
 
 
 def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5, seed: int = 0) -> Figure:
@@ -124,13 +131,13 @@ def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5
     _check(rows, dataset)
     columns = 2
     photo = TEXT / columns * 0.38
-    shape = _shape(dataset, [row["query"] for row in rows])
-    figure, grid = _grid(
+    shape = shape_of(dataset, [row["query"] for row in rows])
+    figure, grid = photo_grid(
         -(-len(rows) // columns), columns, photo=photo, shape=shape, width=TEXT / columns, least=1.75
     )
     for cell, row in zip(grid.reshape(-1, 4), rows, strict=False):
         left, bottom, _, height = cell
-        _photo(figure, np.array([left, bottom, photo, height]), dataset, row["query"], "", None)
+        draw_photo(figure, np.array([left, bottom, photo, height]), dataset, row["query"], "", None)
         x, y = left + photo + 0.08, bottom + height - 0.02
         width = TEXT / columns - photo - 0.2
         for name, hit in list(zip(row["top"], row["top_positive"], strict=True))[:depth]:
@@ -139,11 +146,11 @@ def hard_text_retrieval(rows: Sequence[Row], dataset: Dataset, *, depth: int = 5
                 ("\N{CHECK MARK}" if hit else "\N{BULLET}", False),
                 *unsupported(text, dataset, row["query"]),
             ]
-            y = _flow(figure, x, y, words, width, lines=2, colour=RIGHT if hit else PLAIN) - 0.03
+            y = flow(figure, x, y, words, width, lines=2, colour=RIGHT if hit else PLAIN) - 0.03
         meant = dataset.captions[dataset.caption_position[row["best_positive"]]]
         words = [("meant", False), (f"({row['rank']:,}):", False), *((word, False) for word in _parts(meant))]
-        _flow(figure, x, y, words, width, lines=2, colour=RIGHT)
-    return _noted(figure, NOTE.format(what="photo", seed=seed))
+        flow(figure, x, y, words, width, lines=2, colour=RIGHT)
+    return noted(figure, NOTE.format(what="photo", seed=seed))
 
 
 def most_ahead(a: pd.DataFrame, b: pd.DataFrame, *, n: int = 4) -> list[tuple[Row, Row]]:
@@ -185,22 +192,22 @@ def where_a_beats_b(
     pairs = most_ahead(a, b, n=n)
     _check(pairs, dataset)
     lists = [row["top"][:depth] for pair in pairs for row in pair]
-    shape = _shape(dataset, [name for names in lists for name in names])
+    shape = shape_of(dataset, [name for names in lists for name in names])
     photo = TEXT / (2 * depth + 1)
-    figure, grid = _grid(len(pairs), 2 * depth + 1, photo=photo, lines=3, shape=shape)
+    figure, grid = photo_grid(len(pairs), 2 * depth + 1, photo=photo, lines=3, shape=shape)
     for line, (x, y) in zip(grid, pairs, strict=True):
-        _words(figure, line[0], unsupported(x["text"], dataset, y["top"][0]), width=TEXT, above=1)
-        _photo(figure, line[0], dataset, x["best_positive"], "meant", True)
+        write_words(figure, line[0], unsupported(x["text"], dataset, y["top"][0]), width=TEXT, above=1)
+        draw_photo(figure, line[0], dataset, x["best_positive"], "meant", True)
         for start, row, name in ((1, x, name_a), (1 + depth, y, name_b)):
-            _flow(figure, line[start][0] + 0.05, line[start][1] + line[start][3] + 0.13,
+            flow(figure, line[start][0] + 0.05, line[start][1] + line[start][3] + 0.13,
                   [(name, False), (f"(rank {row['rank']:,})", False)], TEXT * depth, lines=1)  # fmt: skip
             for cell, image, hit in zip(line[start:], row["top"][:depth], row["top_positive"], strict=False):
-                _photo(figure, cell, dataset, image, "", hit)
+                draw_photo(figure, cell, dataset, image, "", hit)
     note = (
         f"Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of {name_b}'s first photo holds. "
         f"The {len(pairs)} queries with the largest ratio of ranks."
     )
-    return _noted(figure, note)
+    return noted(figure, note)
 
 
 def _check(rows: Sequence[Any], dataset: Dataset) -> None:
@@ -208,107 +215,3 @@ def _check(rows: Sequence[Any], dataset: Dataset) -> None:
         raise DataError(f"{dataset!r} has no photos to draw", hint="prepare it with --images FOLDER")
     if not rows:
         raise DataError("there is no such query to draw", hint="sample_hard and most_ahead say what there is")
-
-
-def _shape(dataset: Dataset, names: Sequence[str]) -> float:
-    # Height over width that most of these photos fill.
-    sizes = [dataset.image(dataset.image_position[name]).size for name in dict.fromkeys(names)]
-    return float(np.clip(np.median([height / width for width, height in sizes]), 0.66, 1))
-
-
-def _grid(
-    rows: int,
-    columns: int,
-    *,
-    photo: float,
-    shape: float,
-    lines: int = 0,
-    width: float = 0,
-    least: float = 0,
-) -> tuple[Figure, Any]:
-    # Boxes in inches from the lower left corner: (rows, columns, [left, bottom, width, height]), a label's line below.
-    from matplotlib.figure import Figure as New
-
-    across, down = width or photo, max(photo * shape, least)
-    step = down + (lines + 1) * LINE + 0.12
-    height = rows * step + 2 * LINE + 0.05
-    with style():
-        figure = New(figsize=(TEXT, height))
-    boxes = np.empty((rows, columns, 4))
-    for row in range(rows):
-        for column in range(columns):
-            bottom = height - (row + 1) * step + LINE + 0.06
-            boxes[row, column] = [column * across, bottom, across, down]
-    return figure, boxes
-
-
-def _photo(figure: Figure, box: Any, dataset: Dataset, name: str, label: str, hit: bool | None) -> None:
-    width, height = figure.get_size_inches()
-    left, bottom, across, down = box
-    inset = 0.04
-    axes = figure.add_axes(
-        (
-            (left + inset) / width,
-            (bottom + inset) / height,
-            (across - 2 * inset) / width,
-            (down - 2 * inset) / height,
-        ),
-        anchor="N",
-    )
-    image = dataset.image(dataset.image_position[name])
-    image.thumbnail((PHOTO, PHOTO))
-    axes.imshow(np.asarray(image))
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=RIGHT if hit else "#999999", linewidth=2.2 if hit else 0.5)
-    if text := f"\N{CHECK MARK} {label}".strip() if hit else label:
-        axes.set_xlabel(text, labelpad=2, color=RIGHT if hit else PLAIN, family="DejaVu Sans", fontsize=6.5)
-
-
-def _words(figure: Figure, box: Any, words: list[tuple[str, bool]], *, width: float, above: int = 0) -> None:
-    _flow(figure, 0.03, box[1] + box[3] + (2 + above) * LINE, words, width - 0.06, lines=2)
-
-
-def _flow(
-    figure: Figure,
-    x: float,
-    y: float,
-    words: list[tuple[str, bool]],
-    width: float,
-    *,
-    lines: int,
-    colour: str = PLAIN,
-) -> float:
-    # Words one after the other, wrapped at `width` inches; what does not fit in `lines` ends with an ellipsis.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.font_manager import FontProperties
-
-    renderer: Any = FigureCanvasAgg(figure).get_renderer()
-    size = FONT
-    across, down = figure.get_size_inches()
-    at, line = 0.0, 0
-    for word, marked in words:
-        font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if marked else "normal")
-        long = renderer.get_text_width_height_descent(f"{word} ", font, False)[0] / figure.dpi
-        if at and at + long > width:
-            if line + 1 == lines:
-                figure.text((x + at) / across, (y - line * LINE) / down, "…", va="top", fontsize=size)
-                break
-            at, line = 0.0, line + 1
-        figure.text((x + at) / across, (y - line * LINE) / down, word, va="top", fontproperties=font,
-                    color=WRONG if marked else colour)  # fmt: skip
-        at += long
-    return y - (line + 1) * LINE
-
-
-def _noted(figure: Figure, text: str) -> Figure:
-    _flow(
-        figure,
-        0.03,
-        2 * LINE,
-        [(word, False) for word in text.split()],
-        TEXT - 0.1,
-        lines=2,
-        colour="#555555",
-    )
-    return figure
