@@ -99,6 +99,18 @@ def test_what_is_broken_is_named_and_nothing_ends_the_doctor(broken: str) -> Non
 
 
 @pytest.mark.slow
+def test_a_broken_hub_library(tmp_path: Path) -> None:
+    (tmp_path / "huggingface_hub").mkdir()
+    (tmp_path / "huggingface_hub" / "__init__.py").write_text("raise ImportError('no such symbol')\n")
+    done = doctor("--json", PYTHONPATH=str(tmp_path))
+    found = by_name(done)
+    assert done.returncode == 1
+    assert "no such symbol" in found["huggingface_hub"]["found"]
+    assert found["transformers"]["broken"]
+    assert "cache" not in found
+
+
+@pytest.mark.slow
 def test_the_table_and_a_model_that_a_broken_torchvision_keeps_from_loading(
     broken: str, tiny_clip: Path, tmp_path: Path
 ) -> None:

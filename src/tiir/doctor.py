@@ -24,7 +24,7 @@ __all__ = ["Finding", "examine", "folder_size", "probe"]
 
 SHOWN = ("torch", "transformers", "numpy")  # others are named only where they are missing or too old
 # What is compiled, and so may fail to load although it is installed; torchvision before transformers, which loads it.
-COMPILED = ("numpy", "torch", "torchvision", "transformers", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
+COMPILED = ("numpy", "torch", "huggingface_hub", "torchvision", "transformers", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
 DEVELOPERS = ("dev", "docs", "peers")  # extras that users have no need of
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 LEAST_DISK = 100 * 2**20  # bytes
@@ -58,13 +58,17 @@ def examine() -> list[Finding]:
 
     Returns:
         The findings, by topic.
-
-    Example:
-        >>> [finding.name for finding in examine() if finding.topic == "versions"][:2]
-        ['tiir', 'Python']
     """
     answers = _ask()
-    return [*_versions(), *_libraries(answers), *_devices(answers), *_extras(), *_hub(), *_space(), _shell()]
+    return [
+        *_versions(),
+        *_libraries(answers),
+        *_devices(answers),
+        *_extras(),
+        *_hub(answers),
+        *_space(answers),
+        _shell(),
+    ]
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
@@ -135,6 +139,8 @@ def probe() -> None:
             answer(name=name, error=None)
         if name == "torch":
             answer(name="devices", found=_torch_devices())
+        if name == "huggingface_hub" and (hub := sys.modules.get("huggingface_hub.constants")):
+            answer(name="hub", cache=hub.HF_HUB_CACHE, offline=hub.HF_HUB_OFFLINE)
 
 
 def _load(name: str) -> None:
@@ -210,10 +216,10 @@ def _devices(answers: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _hub() -> Iterator[Finding]:
-    from huggingface_hub import constants
-
-    cache = Path(constants.HF_HUB_CACHE)
+def _hub(answers: dict[str, Any]) -> Iterator[Finding]:
+    if "hub" not in answers:  # its library is broken, which is a finding already
+        return
+    cache, offline = Path(answers["hub"]["cache"]), answers["hub"]["offline"]
     models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
     writable = os.access(_there(cache), os.W_OK)
     yield Finding(
@@ -228,10 +234,8 @@ def _hub() -> Iterator[Finding]:
     yield Finding(
         "hub",
         "offline",
-        f"{'on' if constants.HF_HUB_OFFLINE else 'off'}{f' ({set_to})' if set_to else ''}",
-        advice="only models of the cache and local directories can be loaded"
-        if constants.HF_HUB_OFFLINE
-        else "",
+        f"{'on' if offline else 'off'}{f' ({set_to})' if set_to else ''}",
+        advice="only models of the cache and local directories can be loaded" if offline else "",
     )
 
 
@@ -258,10 +262,11 @@ def _there(path: Path) -> Path:
     return next(folder for folder in (path, *path.resolve().parents) if folder.is_dir())
 
 
-def _space() -> Iterator[Finding]:
-    from huggingface_hub import constants
-
-    for name, place in {"this folder": Path.cwd(), "hub cache": Path(constants.HF_HUB_CACHE)}.items():
+def _space(answers: dict[str, Any]) -> Iterator[Finding]:
+    places = {"this folder": Path.cwd()}
+    if "hub" in answers:
+        places["hub cache"] = Path(answers["hub"]["cache"])
+    for name, place in places.items():
         free = shutil.disk_usage(_there(place)).free
         full = free < LEAST_DISK
         advice = f"make room on the disk of {place}" if full else ""
