@@ -147,7 +147,9 @@ def _load(name: str) -> None:
     module = importlib.import_module(name)
     if name == "torch":  # torch and numpy that were built for different versions load, and fail here
         module.from_numpy(importlib.import_module("numpy").zeros(1))
-    elif name == "transformers":  # loads its parts when they are asked for
+    elif name == "huggingface_hub":  # it, and transformers, load their parts when they are asked for
+        importlib.import_module("huggingface_hub.constants")
+    elif name == "transformers":
         for part in ("AutoModel", "AutoTokenizer", "AutoImageProcessor", "CLIPModel", "CLIPImageProcessor"):
             getattr(module, part)
 
