@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -252,10 +253,8 @@ def folder_size(folder: Path) -> int:
     for where, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(where, name)
-            try:
+            with suppress(OSError):  # removed meanwhile
                 total += 0 if os.path.islink(path) else os.lstat(path).st_size
-            except OSError:  # removed meanwhile
-                continue
     return total
 
 
