@@ -18,12 +18,13 @@ def locked(file: Path, path: Path, *, error: type[TiirError]) -> Iterator[None]:
     """Keep other processes from writing `path`, as long as the block lasts.
 
     Args:
-        file: to lock; made where it is missing. The system drops the lock when its holder dies, so that none is stale.
+        file: to lock, its text replaced; made where it is missing, and never followed where it is a link. The system
+            drops the lock when its holder dies, so that none is stale.
         path: what is written.
         error: to raise.
 
     Raises:
-        error: another process is at work (named).
+        error: another process is at work (named), or `file` is a link.
 
     Example:
         >>> import tempfile
@@ -38,7 +39,9 @@ def locked(file: Path, path: Path, *, error: type[TiirError]) -> Iterator[None]:
     except ImportError:  # Windows: unguarded
         yield
         return
-    with open(file, "a+", encoding="utf-8") as held:
+    if file.is_symlink():
+        raise error(f"{file} is a link", hint="remove it: what it leads to would be overwritten")
+    with open(file, "a+", encoding="utf-8", opener=_no_link) as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = os.fstat(held.fileno()).st_nlink > 0  # else its holder has just removed it
@@ -56,3 +59,7 @@ def locked(file: Path, path: Path, *, error: type[TiirError]) -> Iterator[None]:
         held.write(f"process {os.getpid()} on {socket.gethostname()}")
         held.flush()
         yield
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
