@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from itertools import islice
 from pathlib import Path
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "UnsafePathError",
 ]
 
+MOST = 1000  # names in a folder that are compared; more take seconds, for each file that is missing
 MARKS = {  # the file that makes a directory what it is
     "dataset.json": "a data set",
     "run.json": "a Run",
@@ -95,11 +97,13 @@ def similar(path: Path | str) -> str:
         >>> similar("no/such/place")
         ''
     """
-    missing = Path(path).expanduser()
-    seen = missing.parent.is_dir() and os.access(missing.parent, os.R_OK)
-    beside = missing.parent.iterdir() if seen else ()
+    missing = Path(os.path.expanduser(path))
+    try:
+        beside = list(islice(missing.parent.iterdir(), MOST + 1))
+    except OSError:  # no such folder, or none that may be read
+        return ""
     names = {path.name.lower(): path for path in beside}
-    near = difflib.get_close_matches(missing.name.lower(), names, n=1)
+    near = difflib.get_close_matches(missing.name.lower(), names, n=1) if len(beside) <= MOST else ()
     return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
