@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import textwrap
@@ -113,6 +114,9 @@ def test_list(tiir: Verb) -> None:
         ({"rerank": {"first": "clip-b32", "by": "scenes-lxmert"}}, "clip-b32 has other data"),
         ({"data": "cocoa", "model": "a/b"}, "data is 'cocoa'"),
         ({"model": "a/b", "data": "coco", "reported": [{"protocol": "cxc", "source": "x", "values": {"i2t_R@1": 1}}]}, "numbers of cxc"),
+        ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"i2t_r@1": 1}}]}, "own has no value 'i2t_r@1'"),
+        ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"i2t_mAP@R": 1}}]}, "own has no value 'i2t_mAP@R'"),
+        ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"rsum": math.nan}}]}, "published.0.values.rsum is nan"),
         ({"model": "a/b", "protocols": ["own", "cxc"]}, "protocol cxc is not of scenes"),
         ({"model": "./\0"}, "is no name"),
         ({"model": "a/b", "name": "../up"}, "name is '../up'"),

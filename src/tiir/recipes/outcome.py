@@ -40,7 +40,7 @@ class Outcome:
             if of is None:
                 yield f"{subject}: no published numbers to compare with"
                 continue
-            far = {name: e.values[name] - value for name, value in of.values.items() if name in e.values}
+            far = {name: e.values[name] - value for name, value in of.values.items()}
             far = {name: d for name, d in far.items() if abs(d) > of.band}
             if not far:
                 yield f"{subject}: WITHIN {of.band:g} points of the published numbers ({of.source})"
@@ -104,8 +104,7 @@ def expected(recipe: Recipe, protocol: str) -> Published | None:
 def _metrics(recipe: Recipe, e: Evaluation) -> tuple[str, ...]:
     # Recall, and where more is published than that, what is published.
     of = expected(recipe, e.protocol)
-    names = RSUM if of is None or of.values.keys() <= set(RSUM) else tuple(of.values)
-    return tuple(name for name in names if name in e.values)
+    return RSUM if of is None or of.values.keys() <= set(RSUM) else tuple(of.values)
 
 
 def comparison_tables(outcomes: Sequence[Outcome]) -> list[Table]:

@@ -19,6 +19,9 @@ __all__ = ["Published", "Recipe", "Reported", "Rerank", "find_recipe", "read_rec
 SOURCES = ("coco", "scenes", "flickr8k")
 EXTRACTORS = ("frcnn", "detr", "grid", "scenes")
 MOST = 1000  # letters of a name or path
+METRICS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "MRR")  # of each direction
+GRADED = ("mAP@R", "R-Precision")  # also, of cxc and eccv
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NAME = r"^[A-Za-z0-9][\w.-]*$"  # it becomes a folder's name
 
 
@@ -28,14 +31,22 @@ class Reported(BaseModel):
     Args:
         protocol: they were computed under.
         source: where they stand, and what is to be known about them.
-        values: in percent, by name ("i2t_R@1").
+        values: by name, as those of `tiir.metrics.Evaluation`: in percent, such as "i2t_R@1".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     protocol: str
     source: str
-    values: dict[str, float] = Field(min_length=1)
+    values: dict[str, Finite] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> Reported:
+        kinds = METRICS + (GRADED if self.protocol in ("cxc", "eccv") else ())
+        known = ("rsum", *(f"{side}_{kind}" for side in ("i2t", "t2i") for kind in kinds))
+        if unknown := [name for name in self.values if name not in known]:
+            raise ValueError(f"{self.protocol} has no value {unknown[0]!r}: {', '.join(known)}")
+        return self
 
 
 class Published(Reported):
@@ -45,7 +56,7 @@ class Published(Reported):
         band: points that ours may differ.
     """
 
-    band: float = Field(TOLERANCE, gt=0)
+    band: Finite = Field(TOLERANCE, gt=0)
 
 
 class Rerank(BaseModel):
