@@ -193,6 +193,17 @@ def test_everything_has_types_and_a_docstring_that_names_every_argument() -> Non
     assert not missing
 
 
+def test_every_path_may_be_text() -> None:
+    """As a notebook gives it; mypy sees that the function takes it."""
+    paths = {
+        f"{name}: {p.name}": set(re.findall(r"\w+", annotation(p.annotation)))
+        for name, function, _ in documented()
+        if function is not None
+        for p in inspect.signature(function).parameters.values()
+    }
+    assert [where for where, words in paths.items() if "Path" in words and "str" not in words] == []
+
+
 def test_every_package_is_found_from_tiir() -> None:
     found = {value.__name__ for _, value in exported("tiir") if isinstance(value, ModuleType)}
     assert found == {name for name in packages() if name.count(".") == 1}

@@ -27,7 +27,7 @@ COLUMNS = [
 ]  # of read_study
 
 
-def read_study(path: Path, dataset: Dataset) -> pd.DataFrame:
+def read_study(path: Path | str, dataset: Dataset) -> pd.DataFrame:
     """Read a file of the original study, or one of `samples` or `chosen`, and find its queries in a data set.
 
     Captions are found by their text (white space at the ends apart). Where several images have a caption of one text,
@@ -47,7 +47,7 @@ def read_study(path: Path, dataset: Dataset) -> pd.DataFrame:
     Raises:
         DataError: no such format, or captions and images that the data set does not have, all listed.
     """
-    content = read_json(path)
+    content = read_json(Path(path))
     if not isinstance(content, dict) or not set(content) <= set(SIDES) or not content:
         raise DataError(f"{path} is no file of the study", hint='it must hold {"i2t": ..., "t2i": ...}')
     reader = _Reader(dataset)

@@ -27,7 +27,7 @@ def check_table(path: Path, *, overwrite: bool = False) -> None:
         raise ConfigError(f"{path} is there already", hint="choose another name, or --overwrite")
 
 
-def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
+def write_table(frame: pd.DataFrame, path: Path | str, *, overwrite: bool = False) -> None:
     """Write a table; columns that hold lists are JSON text in CSV, those that hold dicts in CSV and Parquet.
 
     Args:
@@ -48,6 +48,7 @@ def write_table(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> 
         a,3,"[""b"", ""c""]"
         <BLANKLINE>
     """
+    path = Path(path)
     check_table(path, overwrite=overwrite)
     with atomic_write(path) as temporary:
         if path.suffix == ".parquet":

@@ -59,7 +59,7 @@ def build_dataset(
     images: Iterable[ImageRecord],
     captions: Iterable[CaptionRecord],
     *,
-    image_root: Path | None,
+    image_root: Path | str | None,
     judgements: Iterable[JudgementRecord] = (),
     on_bad: OnBad = "error",
     source: Mapping[str, Any] | None = None,
@@ -95,12 +95,13 @@ def build_dataset(
     """
     if on_bad not in ("error", "skip"):
         raise ConfigError(f"on_bad is {on_bad!r}", hint="choose 'error' or 'skip'")
-    if image_root is not None and not Path(image_root).is_dir():
+    root = None if image_root is None else Path(image_root)
+    if root is not None and not root.is_dir():
         raise DataError(
-            f"no such image folder: {image_root}{similar(image_root)}",
+            f"no such image folder: {root}{similar(root)}",
             hint="give the folder, or --images none",
         )
-    for text in map(str, [name, split, image_root, *(source or {}).values()]):
+    for text in map(str, [name, split, root, *(source or {}).values()]):
         if not _is_unicode(text):
             raise DataError(f"{text!a} is not valid Unicode", hint="rename the file or folder")
     problems = Problems(found.rows if found else ())
@@ -112,7 +113,7 @@ def build_dataset(
             problems.add("duplicate image id", image.id, f"{declared[image.id].path} and {image.path}")
         else:
             declared[image.id] = image
-    facts = _check_images(list(declared.values()), image_root, problems)
+    facts = _check_images(list(declared.values()), root, problems)
 
     captioned: set[str] = set()
     good: dict[str, CaptionRecord] = {}
@@ -160,7 +161,7 @@ def build_dataset(
     if problems and on_bad == "error":
         raise DataError(
             f"{name}/{split}: {len(problems):,} problems in the source\n{problems}",
-            hint=_advice(problems, captioned, image_root),
+            hint=_advice(problems, captioned, root),
         )
     if not good:
         raise DataError(f"{name}/{split}: no image with a caption is left\n{problems}".rstrip())
@@ -172,8 +173,8 @@ def build_dataset(
         list(good),
         [caption.text for caption in kept],
         np.array([row[caption.image] for caption in kept], np.int64),
-        image_root,
-        None if image_root is None else [declared[key].path for key in facts],
+        root,
+        None if root is None else [declared[key].path for key in facts],
         _columns(list(facts.values())),
         _columns([caption.columns for caption in kept]),
         _judgements(grades, row, column),

@@ -278,7 +278,7 @@ class Dataset:
         source = {**self.source, "captions_per_image": number}
         return replace(self._take(np.arange(self.n_images), keep), source=source)
 
-    def save(self, directory: Path, *, overwrite: bool = False) -> None:
+    def save(self, directory: Path | str, *, overwrite: bool = False) -> None:
         """Write the data set as Parquet; `dataset.json` comes last, so a half-written one never loads.
 
         Raises:

@@ -41,10 +41,10 @@ class FeatureWriter:
 
     @classmethod
     @contextmanager
-    def beside(cls, path: Path) -> Iterator[FeatureWriter]:
+    def beside(cls, path: Path | str) -> Iterator[FeatureWriter]:
         """A second writer of a file that another process has begun; they must not write the same rows."""
-        with open(part_of(path), "rb+") as file:
-            yield cls(part_of(path), file, check=False)
+        with open(part_of(Path(path)), "rb+") as file:
+            yield cls(part_of(Path(path)), file, check=False)
 
     @property
     def image_ids(self) -> tuple[str, ...]:

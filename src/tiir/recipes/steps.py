@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 def run_recipe(
     recipe: Recipe,
-    to: Path,
+    to: Path | str,
     *,
     device: str = "auto",
     sources: Sources = PARTS,
@@ -61,7 +61,7 @@ def run_recipe(
             hint="`tiir run --dry-run` says where each part goes: train and score under torchrun with their own verbs",
         )
     _check_extras(recipe)
-    place = Place(recipe, to)
+    place = Place(recipe, to := Path(to))
     steps = recipe_steps(recipe, to, device=device, sources=sources, how=how, say=say)
     for part in _parts(recipe):
         write_json(Place(part, to).folder / "recipe.json", _decisive(part))
@@ -80,7 +80,7 @@ def run_recipe(
 
 def recipe_steps(
     recipe: Recipe,
-    to: Path,
+    to: Path | str,
     *,
     device: str = "auto",
     sources: Sources = PARTS,
@@ -100,6 +100,7 @@ def recipe_steps(
         >>> [step.name for step in recipe_steps(find_recipe("clip-b32"), Path("results"))]
         ['download val2014', 'download karpathy', 'prepare coco-test', 'score clip-b32', 'report clip-b32']
     """
+    to = Path(to)
     for part in _parts(recipe):
         _check_unchanged(part, Place(part, to))
     steps = data_steps(recipe, to, sources, how)

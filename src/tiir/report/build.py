@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 def build_site(
     runs: Sequence[Run],
     dataset: Dataset,
-    out: Path,
+    out: Path | str,
     *,
     protocol: str | None = None,
     keys: Path | str | Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def build_site(
         raise ConfigError(f"max_queries={max_queries} must be at least 1")
     for run in runs:
         run.check(dataset)
-    protocol = protocol or runs[0].info.protocol or default_protocol(dataset)
+    out, protocol = Path(out), protocol or runs[0].info.protocol or default_protocol(dataset)
     options = {
         "keys": keys if keys is None or isinstance(keys, (str, Path)) else list(keys),
         "captions_per_image": captions_per_image,

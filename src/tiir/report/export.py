@@ -24,7 +24,7 @@ SIDES: tuple[Direction, Direction] = ("i2t", "t2i")
 def export_run(
     run: Run,
     dataset: Dataset,
-    out: Path,
+    out: Path | str,
     *,
     format: Format,
     protocol: str = "own",
@@ -64,7 +64,7 @@ def export_run(
             f"{protocol} has {len(galleries)} galleries, an export holds one",
             hint="export with --protocol own",
         )
-    gallery = galleries[0]
+    gallery, out = galleries[0], Path(out)
     taken = out.exists() and not (format == "trec" and out.is_dir() and not any(out.iterdir()))
     if format != "trec" and out.is_dir():
         raise RunError(f"--out {out} is a directory", hint="name a file")

@@ -54,7 +54,7 @@ def contact_sheet(
     gallery: Gallery,
     ranks: Ranks,
     groups: Sequence[tuple[str, Sequence[int]]],
-    out: Path,
+    out: Path | str,
     *,
     depth: int = 5,
 ) -> None:
@@ -82,7 +82,7 @@ def contact_sheet(
         raise DataError("no query to draw", hint="there is no hard and no easy query in this gallery")
     heading_of = {group[0]: heading for heading, group in groups if len(group)}
     found, _ = retrieve(run, gallery, "t2i", queries, depth=depth)
-    depth = found.shape[1]
+    depth, out = found.shape[1], Path(out)
     positives_of = {int(q): gallery.t2i.image[gallery.t2i.caption == q] for q in queries}
 
     widths = [1.9, 1, 0.12] + [1] * depth

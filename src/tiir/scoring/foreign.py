@@ -24,15 +24,15 @@ Side = tuple[str, Sequence[str]]  # "image" or "caption", and the data set's ids
 
 
 def import_embeddings(
-    images: Path,
-    captions: Path,
+    images: Path | str,
+    captions: Path | str,
     dataset: Dataset,
     dataset_path: Path | str,
-    out: Path,
+    out: Path | str,
     *,
     name: str,
-    image_ids: Path | None = None,
-    caption_ids: Path | None = None,
+    image_ids: Path | str | None = None,
+    caption_ids: Path | str | None = None,
     normalize: bool = False,
     allow_extra: bool = False,
     in_place: bool = False,
@@ -65,8 +65,8 @@ def import_embeddings(
     notes: dict[str, Any] = {"imported": [str(images), str(captions)], "normalized": normalize}
     sides: list[Any] = []
     for kind, path, ids_path, ids in [
-        ("image", images, image_ids, dataset.image_ids),
-        ("caption", captions, caption_ids, dataset.caption_ids),
+        ("image", Path(images), image_ids, dataset.image_ids),
+        ("caption", Path(captions), caption_ids, dataset.caption_ids),
     ]:
         shards = Shards.open(path)
         rows = _rows((kind, ids), len(shards), path, ids_path, allow_extra, notes)
@@ -133,15 +133,15 @@ def _check_in_place(shards: Shards, path: Path, rows: npt.NDArray[np.int64] | No
 
 
 def import_scores(
-    path: Path,
+    path: Path | str,
     dataset: Dataset,
     dataset_path: Path | str,
-    out: Path,
+    out: Path | str,
     *,
     name: str,
     transpose: bool = False,
-    image_ids: Path | None = None,
-    caption_ids: Path | None = None,
+    image_ids: Path | str | None = None,
+    caption_ids: Path | str | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Make a Run of a score matrix, or of the original study's npz.
@@ -165,6 +165,7 @@ def import_scores(
         RunError: shapes or ids that do not line up, labels that mark other pairs, infinite scores, no score at all,
             Python objects.
     """
+    path = Path(path)
     notes: dict[str, Any] = {"imported": str(path)}
     sides = [
         _order(("image", dataset.image_ids), path, image_ids, notes),
@@ -226,14 +227,14 @@ def _matrix(path: Path, shape: tuple[int, int], transpose: bool, notes: dict[str
 
 
 def _order(
-    side: Side, path: Path, ids_path: Path | None, notes: dict[str, Any]
+    side: Side, path: Path, ids_path: Path | str | None, notes: dict[str, Any]
 ) -> npt.NDArray[np.int64] | None:
     # The row (column) of each of the data set's ids in a matrix of exactly its size.
     return _rows(side, len(side[1]), path, ids_path, False, notes)
 
 
 def _rows(
-    side: Side, n_rows: int, path: Path, ids_path: Path | None, allow_extra: bool, notes: dict[str, Any]
+    side: Side, n_rows: int, path: Path, ids_path: Path | str | None, allow_extra: bool, notes: dict[str, Any]
 ) -> npt.NDArray[np.int64] | None:
     # The row of each of the data set's ids; None where the rows are in its order already.
     kind, wanted = side
@@ -248,7 +249,7 @@ def _rows(
             )
         notes[f"{kind}s_joined_by"] = "position"
         return None
-    ids = read_ids(ids_path, error=RunError)
+    ids = read_ids(Path(ids_path), error=RunError)
     if len(ids) != n_rows:
         raise RunError(f"{ids_path} has {len(ids)} lines, {path} {n_rows} {kind}s")
     row_of = {key: row for row, key in enumerate(ids)}

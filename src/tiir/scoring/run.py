@@ -211,7 +211,7 @@ class Run:
         self.check(dataset)
         return dataset
 
-    def save(self, directory: Path, *, overwrite: bool = False) -> Run:
+    def save(self, directory: Path | str, *, overwrite: bool = False) -> Run:
         """Write the Run; `run.json` comes last, so that a half-written one never loads.
 
         Raises:

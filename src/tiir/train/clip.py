@@ -31,7 +31,7 @@ def train_clip(
     dataset: Dataset,
     config: TrainConfig,
     *,
-    out: Path,
+    out: Path | str,
     validation: Dataset | None = None,
     resume: bool = False,
 ) -> Path:
@@ -56,6 +56,7 @@ def train_clip(
         DataError: no captions to train on, or to validate on.
         ModelError: the model to start from cannot be loaded, or has no temperature to learn.
     """
+    out = Path(out)
     arguments, last = begin(dataset, config, out, validation=validation, resume=resume)
     start = config.model
     if config.scratch is not None:

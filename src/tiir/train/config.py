@@ -200,7 +200,7 @@ class LxmertTrainConfig(BaseModel):
         return self
 
 
-def read_config(path: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
+def read_config(path: Path | str, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
     """Read a YAML (or .json) file.
 
     Args:
@@ -210,6 +210,7 @@ def read_config(path: Path, kind: type[Config] = TrainConfig) -> Config:  # type
     Raises:
         ConfigError: missing, unreadable, unknown keys or wrong values (each named).
     """
+    path = Path(path)
     return checked((read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError), kind, path)
 
 

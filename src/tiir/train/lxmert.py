@@ -41,7 +41,7 @@ def train_lxmert(
     config: LxmertTrainConfig,
     *,
     features: FeatureStore,
-    out: Path,
+    out: Path | str,
     validation: Dataset | None = None,
     validation_features: FeatureStore | None = None,
     negatives: Run | None = None,
@@ -105,6 +105,7 @@ def train_lxmert(
         "validation_features": None if validation_features is None else validation_features.fingerprint,
         "negatives": None if negatives is None else _identity(negatives),
     }
+    out = Path(out)
     arguments, last = begin(dataset, config, out, validation=validation, resume=resume, inputs=inputs)
     # DataParallel would tear a batch's pairs apart, and only this attribute keeps the Trainer from it.
     arguments._n_gpu = min(1, arguments.n_gpu)

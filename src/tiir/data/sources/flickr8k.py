@@ -21,7 +21,7 @@ MOST_VOTES = 1_000_000
 NO_PHOTO = "2258277193_586949ec62.jpg.1"  # in the token file of every copy, without a photo
 
 
-def prepare(folder: Path, *, split: str, images: Path | None, on_bad: OnBad = "error") -> Dataset:
+def prepare(folder: Path | str, *, split: str, images: Path | str | None, on_bad: OnBad = "error") -> Dataset:
     """Read one split of Flickr8k with the judgements among its images and captions.
 
     The image id is the file name, the caption id `IMAGE#N`. Judgements: source "expert" (mean of three grades

@@ -29,11 +29,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def prepare(
-    folder: Path,
+    folder: Path | str,
     *,
     split: str,
-    images: Path | None,
-    captions: Path | None = None,
+    images: Path | str | None,
+    captions: Path | str | None = None,
     encoding: str = "utf-8",
     on_bad: OnBad = "error",
 ) -> Dataset:

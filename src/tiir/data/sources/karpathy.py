@@ -21,7 +21,7 @@ __all__ = ["prepare"]
 
 
 def prepare(
-    file: Path, *, split: str, images: Path | None, restval: bool = True, on_bad: OnBad = "error"
+    file: Path | str, *, split: str, images: Path | str | None, restval: bool = True, on_bad: OnBad = "error"
 ) -> Dataset:
     """Read one split of Karpathy's JSON.
 

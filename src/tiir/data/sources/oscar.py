@@ -23,7 +23,12 @@ SPLITS = ("train", "minival", "val", "test")
 
 
 def prepare(
-    folder: Path, *, split: str, images: Path | None, keys: Path | None = None, on_bad: OnBad = "error"
+    folder: Path | str,
+    *,
+    split: str,
+    images: Path | str | None,
+    keys: Path | str | None = None,
+    on_bad: OnBad = "error",
 ) -> Dataset:
     """Read one split of the `coco_ir` folder.
 

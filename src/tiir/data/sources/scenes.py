@@ -26,7 +26,7 @@ Split = Literal["train", "val", "test"]
 SIZES: dict[str, int] = {"train": 8000, "val": 500, "test": 1000}
 
 
-def prepare(out: Path, *, split: Split = "test", n: int | None = None, seed: int = 0) -> Dataset:
+def prepare(out: Path | str, *, split: Split = "test", n: int | None = None, seed: int = 0) -> Dataset:
     """Draw pictures into `out/images` and write five captions each, as five annotators would.
 
     About one caption in six has one known fault, named in the caption column `fault`: "typo" (a slip that makes
@@ -53,7 +53,7 @@ def prepare(out: Path, *, split: Split = "test", n: int | None = None, seed: int
     """
     if split not in get_args(Split):
         raise DataError(f"Scenes has no split {split!r}", hint=f"it has: {', '.join(get_args(Split))}")
-    n = SIZES[split] if n is None else n
+    out, n = Path(out), SIZES[split] if n is None else n
     if n < 1:
         raise DataError(f"n is {n}, but a data set needs a picture", hint="ask for one or more")
     scenes = _different_scenes(Random(f"{seed}/{split}"), n)
