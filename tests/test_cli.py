@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_group
+
+from tiir.cli.verbs import app
 
 Tiir = Callable[..., tuple[int, str, str]]
 
@@ -154,3 +158,12 @@ def test_real_runs_give_their_known_recall(tiir: Tiir, shared: Path, tmp_path: P
     if name == "coco5k-lsa-standin":
         _, out, _ = tiir("evaluate", run, "--json", "--resamples", 0, "--ties", "optimistic")
         assert json.loads(out)[0]["values"]["i2t_R@1"] == pytest.approx(59.02, abs=0.0051)
+
+
+def test_help_shows_every_verb_in_working_order(tiir: Tiir) -> None:
+    code, out, _ = tiir("--help")
+    assert code == 0
+    verbs = re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE)
+    assert sorted(verbs) == sorted(get_group(app).commands)
+    order = ["download", "prepare", "train", "score", "evaluate", "analyze", "report", "demo", "doctor"]
+    assert [verb for verb in verbs if verb in order] == order

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tiir import __version__
 from tiir.cli.analyze import analyze_command, compare_command
@@ -24,32 +25,51 @@ from tiir.cli.train import train_app
 
 __all__ = ["app"]
 
+VERBS: dict[str, dict[str, Any]] = {  # as `tiir --help` shows them: in working order
+    "Data": {
+        "download": download_app,
+        "setup": setup_app,
+        "prepare": prepare_app,
+        "features": features_app,
+    },
+    "Scores": {
+        "train": train_app,
+        "score": score_command,
+        "rerank": rerank_command,
+        "import": import_app,
+    },
+    "Numbers": {"evaluate": evaluate_command, "export": export_command},
+    "Reasons": {
+        "analyze": analyze_command,
+        "compare": compare_command,
+        "figures": figures_command,
+        "report": report_command,
+        "explore": explore_command,
+    },
+    "All of it": {"demo": demo_command, "run": run_command, "reproduce": reproduce_app},
+    "This machine": {"doctor": doctor_command},
+}
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # typer puts all groups behind all commands
+        return [name for verbs in VERBS.values() for name in verbs]
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="Text-image retrieval: recall you can trust, and the reasons behind it.\n\n"
     "prepare a data set -> score it with a model (or import scores) -> evaluate -> analyze, compare, report.  Try: tiir demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(download_app, name="download")
-app.add_typer(setup_app, name="setup")
-app.add_typer(prepare_app, name="prepare")
-app.add_typer(features_app, name="features")
-app.add_typer(train_app, name="train")
-app.add_typer(import_app, name="import")
-app.add_typer(reproduce_app, name="reproduce")
-app.command("score")(score_command)
-app.command("rerank")(rerank_command)
-app.command("evaluate")(evaluate_command)
-app.command("analyze")(analyze_command)
-app.command("compare")(compare_command)
-app.command("figures")(figures_command)
-app.command("explore")(explore_command)
-app.command("report")(report_command)
-app.command("export")(export_command)
-app.command("run")(run_command)
-app.command("demo")(demo_command)
-app.command("doctor")(doctor_command)
+for panel, verbs in VERBS.items():
+    for name, verb in verbs.items():
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(verb)
 
 
 def _version(show: bool) -> None:
