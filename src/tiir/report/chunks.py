@@ -62,11 +62,8 @@ def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
         >>> rounded([0.123456789, 12.0, float("nan")])
         [0.12346, 12, None]
     """
-    made: list[float | None] = []
-    for value in values:
-        if not math.isfinite(value):
-            made.append(None)
-            continue
-        short = float(f"{value:.{digits}g}")
-        made.append(int(short) if short.is_integer() and abs(short) < 1e15 else short)
-    return made
+    form = f"%.{digits}g"
+    short = (float(form % value) for value in values)
+    return [
+        None if not math.isfinite(s) else int(s) if s.is_integer() and abs(s) < 1e15 else s for s in short
+    ]

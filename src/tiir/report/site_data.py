@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -198,31 +199,32 @@ def lists_data(
     """
     found = view.diagnosis.suspects
     found = found[found["row"].isin(rows)]
-    doubts = _by_place(found, rounded(found["suspicion"], 3))
+    known = found[found["suspicion"].notna()]
+    doubts = _by_place(known, rounded(known["suspicion"], 3))
     judged = _by_place(found, [JUDGED[word] for word in found["judged"]])
     number = {tag: n for n, tag in enumerate(tags)}
     evidence: dict[int, list[list[Any]]] = {}
     tagged = view.diagnosis.tags
-    for row, tag, text in zip(tagged["row"], tagged["tag"], tagged["evidence"], strict=True):
+    for row, tag, text in zip(*_columns(tagged, "row", "tag", "evidence"), strict=True):
         evidence.setdefault(row, []).append([number[tag], text])
     for start in range(0, len(rows), CHUNK):
         block: dict[str, list[Any]] = {name: [] for name in LISTS}
-        for row in view.table.iloc[rows[start : start + CHUNK]].itertuples():
-            n, here = (
-                row.Index,
-                dataset.caption_position if row.direction == "i2t" else dataset.image_position,
-            )
-            block["best"].append(here[row.best_positive])
-            block["best_score"] += rounded([row.best_positive_score])
-            block["top"].append([here[name] for name in row.top])
-            block["score"].append(rounded(row.top_scores))
-            block["positive"].append(sum(1 << place for place, hit in enumerate(row.top_positive) if hit))
-            places = range(1, len(row.top) + 1)
-            block["suspicion"].append([_known(doubts.get((n, place))) for place in places])
+        chunk = view.table.iloc[rows[start : start + CHUNK]]
+        block["best_score"] = rounded(chunk["best_positive_score"])
+        scores = iter(rounded(score for of_one in chunk["top_scores"] for score in of_one))
+        asked = _columns(chunk, "direction", "query", "text", "best_positive", "top", "top_positive")
+        for n, side, query, text, best, top, positive in zip(chunk.index, *asked, strict=True):
+            here = dataset.caption_position if side == "i2t" else dataset.image_position
+            block["best"].append(here[best])
+            block["top"].append([here[name] for name in top])
+            block["score"].append(list(islice(scores, len(top))))
+            block["positive"].append(sum(1 << place for place, hit in enumerate(positive) if hit))
+            places = range(1, len(top) + 1)
+            block["suspicion"].append([doubts.get((n, place), -1) for place in places])
             block["judged"].append([judged.get((n, place), 0) for place in places])
             block["evidence"].append(evidence.get(n, []))
-            slips = typos.get(dataset.caption_position[row.query], ()) if row.direction == "t2i" else ()
-            block["corrected"].append(correct(row.text, slips) if slips else None)
+            slips = typos.get(dataset.caption_position[query], ()) if side == "t2i" else ()
+            block["corrected"].append(correct(text, slips) if slips else None)
         yield {"start": start, **block}
 
 
@@ -233,8 +235,9 @@ def _by_place(found: pd.DataFrame, values: Sequence[Any]) -> dict[tuple[int, int
     return dict(zip(zip(found["row"].tolist(), found["place"].tolist(), strict=True), values, strict=True))
 
 
-def _known(value: float | None) -> float:
-    return -1 if value is None else value
+def _columns(frame: pd.DataFrame, *names: str) -> list[npt.NDArray[Any]]:
+    # As arrays of Python's objects: pandas' own columns of text are slow to go through.
+    return [frame[name].to_numpy(object) for name in names]
 
 
 def wrong_data(view: RunView, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
