@@ -21,7 +21,6 @@ EXTRACTORS = ("frcnn", "detr", "grid", "scenes")
 MOST = 1000  # letters of a name or path
 METRICS = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "MRR")  # of each direction
 GRADED = ("mAP@R", "R-Precision")  # also, of cxc and eccv
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 NAME = r"^[A-Za-z0-9][\w.-]*$"  # it becomes a folder's name
 
 
@@ -34,11 +33,11 @@ class Reported(BaseModel):
         values: by name, as those of `tiir.metrics.Evaluation`: in percent, such as "i2t_R@1".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     protocol: str
     source: str
-    values: dict[str, Finite] = Field(min_length=1)
+    values: dict[str, float] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _known(self) -> Reported:
@@ -56,7 +55,7 @@ class Published(Reported):
         band: points that ours may differ.
     """
 
-    band: Finite = Field(TOLERANCE, gt=0)
+    band: float = Field(TOLERANCE, gt=0)
 
 
 class Rerank(BaseModel):
@@ -203,17 +202,20 @@ def find_recipe(name: str) -> Recipe:
     return read_recipe(_file(name, Path()))
 
 
-def read_recipe(path: Path, within: tuple[Path, ...] = ()) -> Recipe:
+def read_recipe(path: Path | str) -> Recipe:
     """Read a YAML (or .json) file.
 
     Args:
         path: the file.
-        within: cascades that it is read for.
 
     Raises:
         ConfigError: missing, unreadable, unknown keys or wrong values (each named).
     """
-    path = path.resolve()
+    return _read(Path(path).resolve(), ())
+
+
+def _read(path: Path, within: tuple[Path, ...]) -> Recipe:
+    # `within`: cascades that it is read for.
     if path in within:
         raise ConfigError(f"{path} is a part of itself", hint="name other recipes in rerank")
     values = (read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError)
@@ -230,7 +232,7 @@ def read_recipe(path: Path, within: tuple[Path, ...] = ()) -> Recipe:
             values["train"] = checked(train, kind, f"{path}, train")
     if isinstance(rerank := values.get("rerank"), dict):
         parts = {
-            key: read_recipe(_file(name, path.parent), (*within, path))
+            key: _read(_file(name, path.parent).resolve(), (*within, path))
             for key, name in rerank.items()
             if key in ("first", "by") and isinstance(name, str)
         }
