@@ -205,8 +205,23 @@ def test_every_path_may_be_text() -> None:
 
 
 def test_every_package_is_found_from_tiir() -> None:
-    found = {value.__name__ for _, value in exported("tiir") if isinstance(value, ModuleType)}
-    assert found == {name for name in packages() if name.count(".") == 1}
+    found = {"tiir"} | {
+        value.__name__ for name in packages() for _, value in exported(name) if isinstance(value, ModuleType)
+    }
+    assert found == set(packages())
+
+
+def test_the_pages_import_what_is_pinned() -> None:
+    root = PINNED.parent.parent
+    text = "\n".join(page.read_text("utf-8") for page in (root / "README.md", *(root / "docs").glob("*.md")))
+    found = re.findall(r"^(?: {4}|>>> )?from (tiir[\w.]*) import ([\w, ]+)$", text, re.MULTILINE)
+    assert len(found) > 15
+    assert [
+        f"{package}.{name}"
+        for package, names in found
+        for name in names.split(", ")
+        if package not in packages() or name not in import_module(package).__all__
+    ] == []
 
 
 def test_names_are_completed_without_loading_them() -> None:

@@ -5,6 +5,7 @@ from tiir.analysis.compare import Comparison, compare
 from tiir.analysis.counterfactual import rescore_typos
 from tiir.analysis.diagnose import Diagnosis, diagnose
 from tiir.analysis.queries import galleries_of, query_table
+from tiir.analysis.slices import slices
 from tiir.analysis.study import chosen, samples
 from tiir.analysis.study_files import read_study
 from tiir.analysis.tables import write_table
@@ -22,5 +23,6 @@ __all__ = [
     "read_study",
     "rescore_typos",
     "samples",
+    "slices",
     "write_table",
 ]

@@ -1,5 +1,6 @@
 """Data sets: what they hold, where they come from, and the protocols they are evaluated by."""
 
+from tiir.data import sources
 from tiir.data.build import CaptionRecord, ImageRecord, JudgementRecord, build_dataset
 from tiir.data.dataset import Dataset, Judgements
 from tiir.data.images import open_image, to_rgb
@@ -22,5 +23,6 @@ __all__ = [
     "open_image",
     "read_judgements",
     "resolve",
+    "sources",
     "to_rgb",
 ]

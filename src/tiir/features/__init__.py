@@ -4,6 +4,7 @@ from tiir.features.detected import Detections, Detector, detected_features
 from tiir.features.grid import Backbone, grid_features
 from tiir.features.info import FeatureInfo
 from tiir.features.readers import convert
+from tiir.features.scenes import scenes_features
 from tiir.features.store import FeatureStore
 from tiir.features.writer import FeatureWriter
 
@@ -17,4 +18,5 @@ __all__ = [
     "convert",
     "detected_features",
     "grid_features",
+    "scenes_features",
 ]

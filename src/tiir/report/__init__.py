@@ -9,7 +9,7 @@ from tiir.lazy import lazy
 if TYPE_CHECKING:
     from tiir.report.build import build_site
     from tiir.report.export import export_run
-    from tiir.report.figures import rank_histograms, rank_scatter, recall_curves, slice_bars
+    from tiir.report.figures import rank_histograms, rank_scatter, recall_curves, save, slice_bars
     from tiir.report.photos import (
         hard_image_retrieval,
         hard_text_retrieval,
@@ -36,6 +36,7 @@ __all__ = [
     "recall_curves",
     "sample_hard",
     "sample_queries",
+    "save",
     "slice_bars",
     "where_a_beats_b",
 ]
@@ -45,7 +46,7 @@ __getattr__, __dir__ = lazy(
     {
         "tiir.report.build": ["build_site"],
         "tiir.report.export": ["export_run"],
-        "tiir.report.figures": ["rank_histograms", "rank_scatter", "recall_curves", "slice_bars"],
+        "tiir.report.figures": ["rank_histograms", "rank_scatter", "recall_curves", "save", "slice_bars"],
         "tiir.report.photos": [
             "hard_image_retrieval",
             "hard_text_retrieval",

@@ -79,7 +79,7 @@ def checked(formats: Sequence[str]) -> list[FigureFormat]:
     return [kind for kind in FORMATS if kind in formats]
 
 
-def save(figure: Figure, path: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def save(figure: Figure, path: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write a figure as `path` with the suffix of each format; the same figure gives the same bytes.
 
     Args:
@@ -93,7 +93,7 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = FORMATS) -> list[P
     Raises:
         ConfigError: an unknown format.
     """
-    written = []
+    path, written = Path(path), []
     for kind in checked(formats):
         target = path.with_name(f"{path.name}.{kind}")
         dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
