@@ -22,7 +22,7 @@ from tests.test_setup_coco import Verb, mirror  # noqa: F401 - a fixture
 from tiir.data.coco import PARTS, read_sources
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
-from tiir.errors import ConfigError, DataError, RunError
+from tiir.errors import ConfigError, DataError, ModelError, RunError
 from tiir.features.store import FeatureStore
 from tiir.metrics.evaluate import evaluate
 from tiir.metrics.published import published
@@ -217,6 +217,56 @@ def test_a_changed_recipe_does_not_take_the_old_results(
         run_recipe(read_recipe(other / "clip.yaml"), to, device="cpu", resamples=0)
 
 
+def test_a_recipe_that_failed_at_once_may_be_mended(tmp_path: Path) -> None:
+    """A misspelt model is not held against the right one."""
+    wrong, right = tmp_path / "nowhere", ASSETS / "scenes-clip"
+    for values, said in (({"model": str(wrong)}, "model"), ({"train": {"model": str(wrong)}}, "train.model")):
+        path = write(tmp_path / "r.yaml", **SCENES, **values)
+        with pytest.raises(ModelError, match="no such model directory"):
+            run_recipe(read_recipe(path), tmp_path / said, device="cpu", resamples=0)
+        path.write_text(path.read_text().replace(str(wrong), str(right)))
+        assert len(recipe_steps(read_recipe(path), tmp_path / said)) > 2
+        (tmp_path / said / "r" / "image_embeds.npy").touch()  # of the earlier one
+        with pytest.raises(ConfigError, match=f"another {said}: "):
+            recipe_steps(read_recipe(path), tmp_path / said)
+
+
+@pytest.mark.parametrize(("name", "to"), [("own", "."), ("test", "own"), ("coco", "to")])
+def test_a_recipe_does_not_lie_in_data(
+    name: str, to: str, whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    Dataset.load(whole[0] / "scenes" / "test-12").save(tmp_path / "own" / "test")
+    before = sorted(tmp_path.rglob("*"))
+    path = write(tmp_path / "r.yaml", name=name, data="./own", model="a/b", protocols=["own"])
+    with pytest.raises(RunError, match=f"a recipe named {name}, and data in"):
+        run_recipe(read_recipe(path), tmp_path / to)
+    assert sorted(tmp_path.rglob("*")) == [*before, path]
+
+
+def test_flickr8ks_data_are_no_recipes_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "flickr8k-test.yaml", data="flickr8k", model="a/b", protocols=["flickr8k"])
+    with pytest.raises(RunError, match="give it another name"):
+        recipe_steps(read_recipe(path), tmp_path)
+
+
+def test_a_table_shows_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiir: Verb) -> None:
+    """A second row that fails takes nothing from the first, and what it lacks is said before the first begins."""
+    right = write(tmp_path / "right.yaml", **SCENES, model=str(ASSETS / "scenes-clip"))
+    wrong = write(tmp_path / "wrong.yaml", **SCENES, train={"model": str(tmp_path / "nowhere")})
+    monkeypatch.setattr("tiir.cli.run.STUDY", (str(right), str(wrong)))
+    command = ("reproduce", "study", "--to", tmp_path / "to", "--device", "cpu", "--resamples", "0", "--json")
+    with monkeypatch.context() as without:
+        without.setattr("tiir.recipes.steps.find_spec", lambda name: None)
+        code, out, err = tiir(*command)
+    assert (code, out) == (1, "")
+    assert "accelerate" in err
+    assert not (tmp_path / "to").exists()
+    code, out, err = tiir(*command)
+    assert code == 1
+    assert "no such model directory" in err
+    assert [outcome["recipe"] for outcome in json.loads(out)] == ["right"]
+
+
 def test_a_directory_of_ones_own_is_only_read(
     recipes: Path, whole: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
@@ -251,8 +301,9 @@ def test_flickr8k_as_the_user_copied_it(shared: Path, tmp_path: Path) -> None:
 def test_torchrun_is_refused_in_words(recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="run by one process"):
+    with pytest.raises(ConfigError, match="run by one process") as caught:
         run_recipe(read_recipe(recipes / "clip.yaml"), tmp_path)
+    assert f"--out {tmp_path / 'clip' / 'model'} and `tiir score`" in str(caught.value.hint)
     assert not any(tmp_path.iterdir())
 
 

@@ -79,6 +79,7 @@ def _run(
 ) -> None:
     from tiir.data.coco import read_sources
     from tiir.recipes import find_recipe, recipe_steps, run_recipe
+    from tiir.recipes.steps import check_extras
 
     recipes, parts = [find_recipe(name) for name in names], read_sources(sources)
     if dry_run:
@@ -92,14 +93,19 @@ def _run(
             f"{RATES}; ?: not known beforehand; models are fetched from the hub where they are not on this machine"
         )
         return
-    outcomes = [
-        run_recipe(recipe, to, device=device, sources=parts, resamples=resamples, say=note)
-        for recipe in recipes
-    ]
-    if as_json:
-        typer.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
-        return
-    _show(outcomes, resamples)
+    for recipe in recipes:
+        check_extras(recipe)
+    outcomes: list[Outcome] = []
+    try:
+        for recipe in recipes:
+            outcomes.append(
+                run_recipe(recipe, to, device=device, sources=parts, resamples=resamples, say=note)
+            )
+    finally:  # what is finished is shown, also where a later recipe fails
+        if outcomes and as_json:
+            typer.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
+        elif outcomes:
+            _show(outcomes, resamples)
 
 
 def _show(outcomes: Sequence[Outcome], resamples: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tiir.data.dataset import Dataset
-from tiir.errors import TiirError
+from tiir.errors import ConfigError, TiirError
 from tiir.features.store import FeatureStore
 from tiir.io import read_json
 from tiir.recipes.place import Place
@@ -16,7 +16,7 @@ from tiir.scoring.run import Run
 from tiir.setup import Step
 from tiir.train.config import differences
 
-__all__ = ["model_flaw", "run_flaw", "with_check"]
+__all__ = ["check_unchanged", "decisive", "model_flaw", "run_flaw", "with_check"]
 
 
 def with_check(name: str, valid: Callable[[], bool], run: Callable[[], None]) -> Step:
@@ -36,6 +36,44 @@ def with_check(name: str, valid: Callable[[], bool], run: Callable[[], None]) ->
 
     done = check()
     return Step(name, done, 0, 0, 0.0 if done else None, check, run)
+
+
+def decisive(recipe: Recipe) -> dict[str, Any]:
+    """What decides the results; of directories only the name: their content is compared by itself."""
+    facts = recipe.model_dump(mode="json", include={"name", "data", "images", "features", "model", "train"})
+    for key in ("data", "model", "features"):
+        if facts[key] is not None and facts[key].rpartition(":")[2].startswith("/"):
+            facts[key] = Path(facts[key]).name
+    if recipe.rerank is not None:
+        facts["rerank"] = {
+            "first": recipe.rerank.first.name,
+            "by": recipe.rerank.by.name,
+            "depth": recipe.rerank.depth,
+        }
+    return facts
+
+
+def check_unchanged(recipe: Recipe, place: Place) -> None:
+    """Refuse what the recipe has made before a change. Where it failed at once, as with a misspelt model, nothing is.
+
+    Raises:
+        ConfigError: what has changed.
+    """
+    path = place.folder / "recipe.json"
+    records = {path, place.model / "training.json"}
+    if not path.exists() or not any(
+        file.is_file() and file not in records for file in place.folder.rglob("*")
+    ):
+        return
+    begun, now = read_json(path, error=ConfigError), decisive(recipe)
+    if not isinstance(begun, dict):
+        raise ConfigError(f"{path} is no record of a recipe", hint="choose another --to")
+    # What an earlier version did not record counts as the same.
+    for key, before, after in differences({**now, **begun}, now):
+        raise ConfigError(
+            f"{place.folder} was made by recipe {recipe.name} with another {key}: {before!r}, now it is {after!r}",
+            hint="give the changed recipe another name, choose another --to, or delete that folder",
+        )
 
 
 def model_flaw(recipe: Recipe, place: Place) -> str | None:

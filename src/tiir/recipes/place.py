@@ -36,11 +36,14 @@ class Place:
     @property
     def folder(self) -> Path:
         """Of the recipe itself: it is the Run, and holds what belongs to it."""
-        if self.recipe.name in SOURCES:
+        folder = self.to / self.recipe.name
+        own = (self.data(split).resolve() for split in self.recipe.splits)
+        if self.recipe.name in SOURCES or any(data.is_relative_to(folder.resolve()) for data in own):
             raise RunError(
-                f"a recipe named {self.recipe.name}", hint="that is the folder of its data: rename it"
+                f"a recipe named {self.recipe.name}, and data in {folder}",
+                hint="a recipe has a folder of its own: give it another name, or choose another --to",
             )
-        return self.to / self.recipe.name
+        return folder
 
     @property
     def model(self) -> Path:

@@ -11,19 +11,19 @@ from typing import Any
 from tiir.data.coco import PARTS
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, MissingExtraError
-from tiir.io import read_json, write_json
+from tiir.io import write_json
 from tiir.metrics.evaluate import evaluate
 from tiir.recipes.data import Sources, data_steps, keys_of, size_of
-from tiir.recipes.made import model_flaw, run_flaw, with_check
+from tiir.recipes.made import check_unchanged, decisive, model_flaw, run_flaw, with_check
 from tiir.recipes.outcome import Outcome
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import Recipe
 from tiir.scoring.engines.torchrun import started_by_torchrun
 from tiir.scoring.run import Run
 from tiir.setup import Step, do_steps, extract_step
-from tiir.train.config import LxmertTrainConfig, differences
+from tiir.train.config import LxmertTrainConfig
 
-__all__ = ["recipe_steps", "run_recipe"]
+__all__ = ["check_extras", "recipe_steps", "run_recipe"]
 
 Say = Callable[[str], None]
 
@@ -55,16 +55,17 @@ def run_recipe(
         MissingExtraError: a package that the recipe needs is not installed.
         TiirError: as the steps raise it.
     """
+    place = Place(recipe, to := Path(to))
     if started_by_torchrun():
         raise ConfigError(
             "a recipe is run by one process",
-            hint="`tiir run --dry-run` says where each part goes: train and score under torchrun with their own verbs",
+            hint=f"under torchrun, `tiir train` with --out {place.model} and `tiir score` with --out {place.folder}; "
+            "the recipe finds them done",
         )
-    _check_extras(recipe)
-    place = Place(recipe, to := Path(to))
+    check_extras(recipe)
     steps = recipe_steps(recipe, to, device=device, sources=sources, how=how, say=say)
     for part in _parts(recipe):
-        write_json(Place(part, to).folder / "recipe.json", _decisive(part))
+        write_json(Place(part, to).folder / "recipe.json", decisive(part))
     do_steps(to, steps, recipe.name, say)
     say("counting ranks")
     run = Run.load(place.folder)
@@ -102,7 +103,7 @@ def recipe_steps(
     """
     to = Path(to)
     for part in _parts(recipe):
-        _check_unchanged(part, Place(part, to))
+        check_unchanged(part, Place(part, to))
     steps = data_steps(recipe, to, sources, how)
     models = _parts(recipe)[1:] or [recipe]  # of a cascade, its two parts
     for part in models:
@@ -121,8 +122,12 @@ def recipe_steps(
     return steps
 
 
-def _check_extras(recipe: Recipe) -> None:
-    # Said before the long work, not after it.
+def check_extras(recipe: Recipe) -> None:
+    """Say before the long work, not after it, what must be installed.
+
+    Raises:
+        MissingExtraError: a package that the recipe needs is not.
+    """
     trains = any(part.train is not None for part in _parts(recipe))
     if trains and find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train")
@@ -132,36 +137,6 @@ def _check_extras(recipe: Recipe) -> None:
 
 def _parts(recipe: Recipe) -> list[Recipe]:
     return [recipe] if recipe.rerank is None else [recipe, recipe.rerank.first, recipe.rerank.by]
-
-
-def _decisive(recipe: Recipe) -> dict[str, Any]:
-    """What decides the results; of directories only the name: their content is compared by itself."""
-    facts = recipe.model_dump(mode="json", include={"name", "data", "images", "features", "model", "train"})
-    for key in ("data", "model", "features"):
-        if facts[key] is not None and facts[key].rpartition(":")[2].startswith("/"):
-            facts[key] = Path(facts[key]).name
-    if recipe.rerank is not None:
-        facts["rerank"] = {
-            "first": recipe.rerank.first.name,
-            "by": recipe.rerank.by.name,
-            "depth": recipe.rerank.depth,
-        }
-    return facts
-
-
-def _check_unchanged(recipe: Recipe, place: Place) -> None:
-    path = place.folder / "recipe.json"
-    if not path.exists():
-        return
-    begun, now = read_json(path, error=ConfigError), _decisive(recipe)
-    if not isinstance(begun, dict):
-        raise ConfigError(f"{path} is no record of a recipe", hint="choose another --to")
-    # What an earlier version did not record counts as the same.
-    for key, before, after in differences({**now, **begun}, now):
-        raise ConfigError(
-            f"{place.folder} was made by recipe {recipe.name} with another {key}: {before!r}, now it is {after!r}",
-            hint="give the changed recipe another name, choose another --to, or delete that folder",
-        )
 
 
 def _train_step(recipe: Recipe, place: Place) -> Step:
