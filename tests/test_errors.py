@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tiir.data import open_image
-from tiir.errors import MOST, ImageError, RunError, similar
+from tiir.data.sources.folder import prepare
+from tiir.errors import MOST, DataError, ImageError, RunError, similar
 from tiir.scoring import Run
 
 
@@ -30,3 +31,21 @@ def test_the_search_for_names_is_no_error_of_its_own() -> None:
         Run.load("~no-such-user/runs/b32")
     with pytest.raises(ImageError, match="no such image"):
         open_image("~no-such-user/a.jpg")
+
+
+def test_a_file_where_a_directory_is_asked_for_is_not_told_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert similar(tmp_path / "run.json") == " (it is a file)"
+    with pytest.raises(RunError, match=r"no such directory \(it is a file\)"):
+        Run.load(tmp_path / "run.json")
+    with pytest.raises(DataError, match=r"no such folder: .*run.json \(it is a file\)"):
+        prepare(tmp_path / "run.json", split="test", images=None)
+
+
+def test_the_folder_of_runs_is_not_one_of_them(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"it has no run.json$|it has no run.json\n"):
+        Run.load(tmp_path)
+    (tmp_path / "b32").mkdir()
+    (tmp_path / "b32" / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"it has no run.json \(did you mean .*b32\?\)"):
+        Run.load(tmp_path)

@@ -93,11 +93,15 @@ class MissingExtraError(TiirError):
 def similar(path: Path | str) -> str:
     """The end of a message about a path that is not there: what lies beside it under nearly its name, if anything.
 
+    Of a file where a directory was asked for, that it is one.
+
     Example:
         >>> similar("no/such/place")
         ''
     """
     missing = Path(os.path.expanduser(path))
+    if os.path.isfile(missing):
+        return " (it is a file)"
     try:
         beside = list(islice(missing.parent.iterdir(), MOST + 1))
     except OSError:  # no such folder, or none that may be read
@@ -114,9 +118,10 @@ def not_that(directory: Path, mark: str) -> str:
         >>> not_that(Path("no/such/run"), "run.json")
         'no such directory'
     """
-    if not directory.exists():
+    if not os.path.isdir(directory):
         return f"no such directory{similar(directory)}"
     for name, kind in MARKS.items():
         if (directory / name).is_file():
             return f"it is {kind}"
-    return f"it has no {mark}"
+    below = next(directory.glob(f"*/{mark}"), None)
+    return f"it has no {mark}" + (f" (did you mean {below.parent}?)" if below else "")
