@@ -13,6 +13,7 @@ from tiir.io import (
     atomic_write,
     inside,
     load_npy,
+    load_npz,
     read_json,
     read_text,
     remove_leftovers,
@@ -142,8 +143,18 @@ def test_read_text(tmp_path: Path) -> None:
         read_text(path)
     assert "utf-16" in str(caught.value.hint)
     assert read_text(path, encoding="utf-16") == "zwölf"
+    for encoding in ("utf_8", "utf-16-le"):  # however it is spelt, the mark is none of the text
+        path.write_bytes("\ufeffzwölf".encode(encoding))
+        assert read_text(path, encoding=encoding) == "zwölf"
     with pytest.raises(DataError, match="not a text encoding"):
         read_text(path, encoding="klingon")
+
+
+def test_a_misspelt_file_is_told_the_near_name(tmp_path: Path) -> None:
+    (tmp_path / "images.npy").touch()
+    for read in (read_text, load_npy, lambda path: load_npz(path, ["a"], most=1)):
+        with pytest.raises(DataError, match=r"no such file: .*imags\.npy \(did you mean .*images\.npy\?\)"):
+            read(tmp_path / "imags.npy")
 
 
 def test_npy(tmp_path: Path) -> None:

@@ -88,14 +88,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_text(path: Path, *, encoding: str = "utf-8", error: type[TiirError] = DataError) -> str:
-    """Read a text file, its line ends as they are; a UTF-8 byte order mark is dropped.
+    """Read a text file, its line ends as they are; a byte order mark is dropped.
 
     Raises:
         error: the file is missing, or not in this encoding (with the byte and line where it breaks).
     """
     try:
         raw = path.read_bytes()
-        return raw.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        return raw.decode(encoding).removeprefix("\ufeff")
     except FileNotFoundError:
         raise error(f"no such file: {path}{similar(path)}") from None
     except OSError as problem:
@@ -207,7 +207,7 @@ def load_npy(path: Path, *, mmap: bool = False, error: type[TiirError] = DataErr
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
-        raise error(f"no such file: {path}") from None
+        raise error(f"no such file: {path}{similar(path)}") from None
     except Exception as problem:  # NumPy parses headers as Python: nearly every type, and MemoryError
         raise error(
             f"{path} is not a readable .npy array: {_first_line(problem)}",
@@ -247,7 +247,7 @@ def load_npz(
     except TiirError:
         raise
     except FileNotFoundError:
-        raise error(f"no such file: {path}") from None
+        raise error(f"no such file: {path}{similar(path)}") from None
     except Exception as problem:  # of zip, zlib and NumPy: nearly every type
         raise error(
             f"{path} is not a readable .npz: {_first_line(problem)}",

@@ -220,7 +220,10 @@ def test_which_file(photos: Path) -> None:
         prepare(photos, split="test", images=None)
     (photos / "captions.jsonl").unlink()
     (photos / "captions.csv").unlink()
-    with pytest.raises(DataError, match="no captions file"):
+    with pytest.raises(DataError, match="no captions file: expected"):
+        prepare(photos, split="test", images=None)
+    (photos / "captions.xlsx").touch()
+    with pytest.raises(DataError, match=r"no captions file \(did you mean .*captions\.xlsx\?\)"):
         prepare(photos, split="test", images=None)
     with pytest.raises(DataError, match="no such file"):
         prepare(photos, split="test", images=None, captions=photos / "x.csv")

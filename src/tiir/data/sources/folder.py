@@ -95,7 +95,7 @@ def _captions_file(folder: Path) -> Path:
     present = [folder / name for name in FILES if (folder / name).is_file()]
     if len(present) == 1:
         return present[0]
-    what = f"{len(present)} captions files" if present else "no captions file"
+    what = f"{len(present)} captions files" if present else f"no captions file{similar(folder / FILES[0])}"
     raise DataError(
         f"{folder} has {what}: expected one of {', '.join(FILES)}", hint="name the file with --captions"
     )
