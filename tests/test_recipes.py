@@ -33,6 +33,7 @@ from tiir.recipes.outcome import expected
 from tiir.report.chunks import read_data
 from tiir.scoring.cascade import rerank
 from tiir.scoring.run import Run, RunInfo
+from tiir.train.config import LxmertTrainConfig
 from tiir.train.trainer import training_arguments
 
 ASSETS = Path(__file__).resolve().parent.parent / "src" / "tiir" / "assets"
@@ -128,6 +129,30 @@ def test_a_wrong_recipe_is_told_by_file_and_key(values: dict[str, Any], said: st
         read_recipe(path)
     assert said in str(caught.value)
     assert caught.value.hint or said == "no such file"
+
+
+def test_what_is_trained_lies_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "t.yaml").write_text("model: ../clip\n")
+    for train in ("./training/t.yaml", {"model": "./clip"}):
+        read = read_recipe(write(tmp_path / "r.yaml", **SCENES, train=train)).train
+        assert read is not None
+        assert read.model == str(tmp_path / "clip")
+    scratch = {"width": 16, "heads": 2, "language": "./bert"}
+    train = {"objective": "binary", "scratch": scratch}
+    lxmert = read_recipe(write(tmp_path / "r.yaml", **SCENES, features="scenes", train=train)).train
+    assert isinstance(lxmert, LxmertTrainConfig)
+    assert lxmert.scratch is not None
+    assert lxmert.scratch.language == str(tmp_path / "bert")
+
+
+def test_the_demos_numbers_are_those_of_the_readme() -> None:
+    page = (ASSETS.parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, row in (("clip", "clip"), ("lxmert", "lxmert, all pairs"), ("cascade", "cascade-50")):
+        (numbers,) = find_recipe(f"scenes-{name}").published
+        (line,) = re.findall(rf"^\| {row} \|.*$", page, re.MULTILINE)
+        shown = [float(number) for number in re.findall(r"\| (\d+\.\d\d) \[", line)]
+        assert shown[:4] == list(numbers.values.values())
 
 
 def test_the_documented_recipe_is_one(tmp_path: Path) -> None:

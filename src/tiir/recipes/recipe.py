@@ -92,7 +92,7 @@ class Recipe(BaseModel):
         reported: what others reported, shown and not expected.
         note: a sentence for the reader of the table.
 
-    A path that begins with a dot is relative to the recipe's file.
+    A path that begins with a dot is relative to the file that it stands in.
 
     Example:
         >>> Recipe(name="b32", title="CLIP", data="coco", model="openai/clip-vit-base-patch32", protocols=["coco-5k"])
@@ -226,10 +226,7 @@ def _read(path: Path, within: tuple[Path, ...]) -> Recipe:
         values |= {key: _placed(values[key], path.parent)} if isinstance(values.get(key), str) else {}
     if (train := values.get("train")) is not None:
         kind: type[Any] = LxmertTrainConfig if values.get("features") else TrainConfig
-        if isinstance(train, str):
-            values["train"] = read_config(Path(_placed(train, path.parent)), kind)
-        else:
-            values["train"] = checked(train, kind, f"{path}, train")
+        values["train"] = _training(train, kind, path)
     if isinstance(rerank := values.get("rerank"), dict):
         parts = {
             key: _read(_file(name, path.parent).resolve(), (*within, path))
@@ -238,6 +235,21 @@ def _read(path: Path, within: tuple[Path, ...]) -> Recipe:
         }
         values["rerank"] = {**rerank, **parts}
     return checked(values, Recipe, path)
+
+
+def _training(train: Any, kind: type[Any], path: Path) -> Any:
+    # A configuration, or the name of its file; its paths are relative to the file that they stand in.
+    if isinstance(train, str):
+        path = Path(_placed(train, path.parent))
+        config = read_config(path, kind)
+    else:
+        config = checked(train, kind, f"{path}, train")
+    if config.model is not None:
+        return config.model_copy(update={"model": _placed(config.model, path.parent)})
+    if language := getattr(config.scratch, "language", None):
+        scratch = config.scratch.model_copy(update={"language": _placed(language, path.parent)})
+        return config.model_copy(update={"scratch": scratch})
+    return config
 
 
 def _placed(name: str, folder: Path) -> str:
