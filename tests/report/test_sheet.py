@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,3 +48,12 @@ def test_nothing_to_draw_is_said(colours: tuple[Dataset, Run], tmp_path: Path) -
     ranks = rank_run(run, data, "own")
     with pytest.raises(DataError, match="no query"):
         contact_sheet(run, data, resolve("own", data)[0], ranks, [("none", [])], tmp_path / "x.png")
+
+
+def test_a_notebook_keeps_its_figures(colours: tuple[Dataset, Run], tmp_path: Path) -> None:
+    data, run = colours
+    with matplotlib.rc_context({"backend": "svg"}):  # as a notebook has its own
+        contact_sheet(
+            run, data, resolve("own", data)[0], rank_run(run, data), [("one", [0])], tmp_path / "x.png"
+        )
+        assert matplotlib.get_backend() == "svg"

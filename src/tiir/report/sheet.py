@@ -72,10 +72,7 @@ def contact_sheet(
     Raises:
         DataError: there is no query to draw.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     queries = np.array([query for _, group in groups for query in group], np.int64)
     if not len(queries):
@@ -86,13 +83,12 @@ def contact_sheet(
     positives_of = {int(q): gallery.t2i.image[gallery.t2i.caption == q] for q in queries}
 
     widths = [1.9, 1, 0.12] + [1] * depth
-    figure, axes = plt.subplots(
+    figure = Figure(figsize=(1.35 * sum(widths), 1.5 * len(queries) + 0.25), dpi=120)
+    axes = figure.subplots(
         len(queries),
         len(widths),
-        figsize=(1.35 * sum(widths), 1.5 * len(queries) + 0.25),
         gridspec_kw={"width_ratios": widths, "wspace": 0.06, "hspace": 0.3},
         squeeze=False,
-        dpi=120,
     )
     for row, query, retrieved in zip(axes, queries, found, strict=True):
         for axis in row:
@@ -115,7 +111,6 @@ def contact_sheet(
         figure.savefig(
             temporary, format=out.suffix.lstrip(".") or "png", bbox_inches="tight", pad_inches=0.12
         )
-    plt.close(figure)
 
 
 def _wrap(text: str, width: int = 27, lines: int = 4) -> str:
