@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -202,6 +202,20 @@ def test_every_path_may_be_text() -> None:
         for p in inspect.signature(function).parameters.values()
     }
     assert [where for where, words in paths.items() if "Path" in words and "str" not in words] == []
+
+
+def test_every_protocol_that_users_may_meet_is_public() -> None:
+    public = {name for package in packages() for name, _ in exported(package)}
+    ours = {kind.__name__ for kind in Protocol.__subclasses__() if kind.__module__.startswith("tiir.")}
+    taken = {
+        word
+        for _, function, _ in documented()
+        if function is not None
+        for p in inspect.signature(function).parameters.values()
+        for word in re.findall(r"\w+", annotation(p.annotation))
+    }
+    assert ours & taken == {"Backbone", "Detector", "DualEncoder", "PairModel"}
+    assert ours & taken < public
 
 
 def test_every_package_is_found_from_tiir() -> None:

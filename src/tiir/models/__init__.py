@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tiir.errors import ModelError
-from tiir.models.base import CrossEncoder, DualEncoder, ModelInfo
+from tiir.models.base import CrossEncoder, DualEncoder, ModelInfo, PairModel
 
 if TYPE_CHECKING:
     from tiir.features.detected import Detector
     from tiir.models.loading import Precision
 
-__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo", "load", "load_detector"]
+__all__ = ["CrossEncoder", "DualEncoder", "ModelInfo", "PairModel", "load", "load_detector"]
 
 # Before the first matrix product: Intel's library, which torch has on CPUs, then rounds alike with every number of threads.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
@@ -30,7 +30,7 @@ def load(
         revision: commit, tag or branch of a hub model.
 
     Returns:
-        A `DualEncoder`, or a `tiir.models.lxmert.Lxmert`, which `bind` makes a `CrossEncoder`.
+        A `DualEncoder`, or a `PairModel`, which `bind` makes a `CrossEncoder`.
 
     Raises:
         ModelError: it cannot be loaded, is of another kind, or the device is not there.

@@ -96,4 +96,4 @@ class PairModel(Protocol):
     def bind(
         self, captions: Sequence[str], image_ids: Sequence[str], features: FeatureStore, *, memory: int = ...
     ) -> CrossEncoder:
-        """What scores pairs of these."""
+        """What scores pairs of `captions` and of `image_ids`, whose regions `features` holds, in `memory` bytes."""
