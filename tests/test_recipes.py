@@ -411,9 +411,15 @@ def test_the_list_of_1000_images(mirror: tuple[Server, Path], tmp_path: Path) ->
         first_step().run()
     path = to / "coco" / "coco_ir" / "test_img_keys_1k.tsv"
     assert str(path) in str(caught.value.hint)
-    server.files["/test_img_keys_1k.tsv"] = b"1\n2\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("1\n2\n2\n")  # copied there, and cut
+    assert not first_step().done
+    with pytest.raises(DataError, match="names 2 images, not 1,000"):
+        first_step().run()
+    path.unlink()
+    server.files["/test_img_keys_1k.tsv"] = "\n".join(map(str, range(1000))).encode()
     first_step().run()
-    assert path.read_bytes() == b"1\n2\n"
+    assert path.read_bytes() == server.files["/test_img_keys_1k.tsv"]
     assert first_step().done
     assert any(file.name == path.name for file in PARTS["oscar"])
 

@@ -10,6 +10,7 @@ from tiir.data.coco import WebFile, download
 from tiir.data.dataset import Dataset
 from tiir.data.sources.scenes import SIZES
 from tiir.errors import ConfigError, DataError
+from tiir.io import read_ids
 from tiir.recipes.made import with_check
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import SOURCES, Recipe
@@ -64,7 +65,16 @@ def _keys_step(to: Path, sources: Sources, how: Mapping[str, Any]) -> Step:
     path = _keys_file(to)
     wanted = tuple(file for file in sources["oscar"] if file.name == KEYS)
 
+    def valid() -> bool:
+        n = len({line.split("\t")[0].strip() for line in read_ids(path)})
+        if n != 1000:
+            hint = "copy the study's list to it, or delete it"
+            raise DataError(f"{path} names {n:,} images, not 1,000", hint=hint)
+        return True
+
     def run() -> None:
+        if path.is_file():
+            valid()
         try:
             download(to / "coco", ["keys"], {"keys": wanted}, **how)
         except DataError as problem:
@@ -74,8 +84,9 @@ def _keys_step(to: Path, sources: Sources, how: Mapping[str, Any]) -> Step:
             ) from problem
         if not path.is_file():
             raise ConfigError(f"--sources name no {KEYS} in the part oscar", hint=f"copy it to {path}")
+        valid()
 
-    return with_check("download the list of 1,000 images", path.is_file, run)
+    return with_check("download the list of 1,000 images", valid, run)
 
 
 def _prepare_step(recipe: Recipe, out: Path, split: Any, to: Path) -> Step:
