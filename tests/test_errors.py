@@ -7,14 +7,22 @@ import pytest
 from tiir.data import open_image
 from tiir.data.sources.folder import prepare
 from tiir.errors import MOST, DataError, ImageError, RunError, similar
+from tiir.features import FeatureStore
 from tiir.scoring import Run
 
 
 def test_a_near_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     assert similar(tmp_path / "Fotos") == f" (did you mean {tmp_path / 'photos'}?)"
-    monkeypatch.setenv("HOME", str(tmp_path))  # which nothing else in tiir stands ~ for
-    assert similar("~/photos") == f" (did you mean {tmp_path / 'photos'}?)"
+    monkeypatch.setenv("HOME", str(tmp_path))  # which nothing else in tiir takes ~ for
+    (tmp_path / "photos" / "a.csv").touch()
+    for name in ("photos", "photos/a.csv"):
+        assert similar(f"~/{name}") == f" (did you mean {tmp_path / name}?)"
+
+
+def test_a_directory_in_the_place_of_a_file_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such feature store: .* \(it is a directory\)"):
+        FeatureStore.open(tmp_path)
 
 
 def test_of_too_many_names_none(tmp_path: Path) -> None:

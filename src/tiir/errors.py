@@ -93,15 +93,15 @@ class MissingExtraError(TiirError):
 def similar(path: Path | str) -> str:
     """The end of a message about a path that is not there: what lies beside it under nearly its name, if anything.
 
-    Of a file where a directory was asked for, that it is one.
+    Of a file where a directory was asked for, that it is one; the other way round, too.
 
     Example:
         >>> similar("no/such/place")
         ''
     """
+    if os.path.exists(path):
+        return f" (it is a {'file' if os.path.isfile(path) else 'directory'})"
     missing = Path(os.path.expanduser(path))
-    if os.path.isfile(missing):
-        return " (it is a file)"
     try:
         beside = list(islice(missing.parent.iterdir(), MOST + 1))
     except OSError:  # no such folder, or none that may be read
