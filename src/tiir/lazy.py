@@ -12,7 +12,7 @@ __all__ = ["lazy"]
 def lazy(
     package: str, names: Mapping[str, Sequence[str]], packages: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562), so that what is heavy costs nothing before it is used.
+    """A package's `__getattr__` and `__dir__` (PEP 562): what is heavy costs nothing before it is used, and is completed.
 
     Args:
         package: its name.
@@ -41,6 +41,7 @@ def lazy(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def listed() -> list[str]:
-        return sorted({*vars(import_module(package)), *homes, *packages})
+        own = (name for name in vars(import_module(package)) if name.startswith("__"))
+        return sorted({*own, *homes, *packages})
 
     return getter, listed
