@@ -313,6 +313,13 @@ def test_a_directory_of_ones_own_is_only_read(
     assert sorted((tmp_path / "own").rglob("*")) == before
 
 
+def test_flickr8k_that_nobody_copied(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.yaml", data="flickr8k", model="a/b", protocols=["flickr8k"])
+    with pytest.raises(DataError, match="flickr8k is not there") as caught:
+        recipe_steps(read_recipe(path), tmp_path)[0].run()
+    assert "Images/" in str(caught.value.hint)
+
+
 @pytest.mark.slow
 def test_flickr8k_as_the_user_copied_it(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "flickr8k").symlink_to(shared / "flickr8k")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from tests.models.frcnn.conftest import save_detector  # noqa: F401 - a fixture
 from tests.test_setup_coco import Verb, mirror  # noqa: F401 - a fixture
 
 from tiir.data.dataset import Dataset
+from tiir.data.sources import scenes
 from tiir.features import FeatureStore
 from tiir.features.detected import detected_features
 from tiir.features.layout import part_of
 from tiir.models import load_detector
+from tiir.setup import Step, extract_step
 
 
 @pytest.mark.slow
@@ -52,3 +55,25 @@ def test_features_outlive_a_lost_picture_and_a_damaged_data_set(
     assert "extract coco-test-frcnn.h5: started" in err
     assert FeatureStore.open(store).check(test) == 5
     assert not part_of(store).exists()
+
+
+def test_a_detector_in_a_directory_is_known_by_its_content(
+    save_detector: Callable[..., Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    detector, where, out = save_detector(), tmp_path / "data", tmp_path / "features.h5"
+    scenes.prepare(where, split="test", n=2).save(where)
+
+    def step() -> Step:
+        return extract_step(where, out, f"frcnn:{detector}", "cpu", 2, [])
+
+    step().run()
+    assert step().done
+    first = FeatureStore.open(out).info.weights
+    config = next(detector.glob("config.*"))
+    config.write_text(config.read_text() + "\n")
+    assert not step().done
+    shutil.copy(out, part_of(out))  # begun with the earlier one
+    step().run()
+    assert step().done
+    assert FeatureStore.open(out).info.weights != first

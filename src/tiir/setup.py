@@ -11,6 +11,7 @@ from tiir.data.coco import PARTS, WebFile, download, is_done, to_fetch
 from tiir.data.dataset import Dataset
 from tiir.data.download import check_space
 from tiir.errors import ConfigError, TiirError
+from tiir.features.info import FeatureInfo
 from tiir.features.layout import part_of, read_header
 
 __all__ = ["DETECTOR", "Step", "coco_steps", "disk_needed", "do_steps", "extract_step", "valid_dataset"]
@@ -215,7 +216,7 @@ def _features(path: Path, where: Path, detector: str) -> bool:
 
     try:
         store, data = FeatureStore.open(path), Dataset.load(where)
-        return store.info.extractor == detector and store.check(data) == data.n_images
+        return _is_from(store.info, detector) and store.check(data) == data.n_images
     except (TiirError, OSError):
         return False
 
@@ -229,5 +230,15 @@ def _drop_foreign(out: Path, data: Dataset, detector: str) -> None:
         begun = read_header(part).info
     except TiirError:
         begun = None
-    if begun is None or (begun.dataset_fingerprint, begun.extractor) != (data.fingerprint, detector):
+    if begun is None or begun.dataset_fingerprint != data.fingerprint or not _is_from(begun, detector):
         part.unlink()
+
+
+def _is_from(info: FeatureInfo, extractor: str) -> bool:
+    # A hub model is known by its name, a directory by its content.
+    folder = extractor.partition(":")[2]
+    if info.extractor != extractor or not folder or not Path(folder).is_dir():
+        return info.extractor == extractor
+    from tiir.models.loading import revision_of
+
+    return info.weights == revision_of(folder, None)

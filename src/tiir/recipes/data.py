@@ -101,6 +101,11 @@ def _prepare_step(recipe: Recipe, out: Path, split: Any, to: Path) -> Step:
             from tiir.data.sources import flickr8k
 
             folder = to / "flickr8k"
+            if not folder.is_dir():
+                raise DataError(
+                    f"{folder} is not there",
+                    hint="copy the distribution to it: its text files, and its photos in Images/",
+                )
             data = flickr8k.prepare(folder, split=split, images=folder / "Images")
         data.save(out, overwrite=True)
 
