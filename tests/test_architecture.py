@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "tiir"
 # Each may import what stands before it; those on one line may not import each other.
 LAYERS = [
     ["errors", "lazy"],
-    ["io", "lock", "notebook", "progress"],
+    ["io", "lock", "notebook", "probe", "progress"],
     ["engine"],
     ["data"],
     ["features"],

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from tiir.doctor import folder_size
+from tiir.doctor import Finding, examine, folder_size
+from tiir.probe import COMPILED, _torch_devices, ask
 
 
 def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -111,14 +114,9 @@ def test_a_broken_hub_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_and_a_model_that_a_broken_torchvision_keeps_from_loading(
+def test_a_model_that_a_broken_torchvision_keeps_from_loading(
     broken: str, tiny_clip: Path, tmp_path: Path
 ) -> None:
-    done = doctor(PYTHONPATH=broken, COLUMNS="60")
-    words = " ".join(done.stdout.split())
-    assert done.returncode == 1
-    assert "BROKEN cannot be loaded: RuntimeError: operator torchvision::nms" in words
-    assert "-> pip uninstall torchvision" in words
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "captions.csv").write_text("image,caption\na.png,a dog\nb.png,a cat\n")
     script = f"""
@@ -139,6 +137,99 @@ for line in ("prepare folder photos --images none -o data", "score {tiny_clip} d
     )
     assert f"cannot load {tiny_clip}: operator torchvision::nms does not exist" in done.stderr
     assert "`tiir doctor` says what is broken" in done.stderr
+
+
+@pytest.fixture
+def findings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Any]], dict[str, Finding]]:
+    """What doctor makes of these answers of the process that loads libraries, by name."""
+
+    def examined(answers: Mapping[str, Any]) -> dict[str, Finding]:
+        monkeypatch.setattr("tiir.doctor.ask", lambda: answers)
+        return {finding.name: finding for finding in examine()}
+
+    return examined
+
+
+Findings = Callable[[Mapping[str, Any]], dict[str, Finding]]
+
+
+def test_the_table(
+    tiir: Callable[..., tuple[int, str, str]], findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    error = "RuntimeError: operator torchvision::nms does not exist"
+    loads = {name: {"error": None} for name in COMPILED}
+    findings(loads | {"torchvision": {"error": error}, "PIL": {"error": "ImportError: [no] symbol"}})
+    code, out, err = tiir("doctor")
+    words = " ".join(out.split())
+    assert code == 1
+    assert f"BROKEN cannot be loaded: {error}" in words
+    assert "-> pip uninstall torchvision" in words
+    assert "cannot be loaded: ImportError: [no] symbol -> install pillow again" in words
+    assert "broken: torchvision, PIL" in err
+    findings(loads)
+    assert tiir("doctor")[::2] == (0, "")
+
+
+def test_where_tiir_is_not_installed(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PYTHONPATH=clone/src."""
+
+    def installed(name: str) -> metadata.Distribution:
+        if name == "tiir":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    real = metadata.Distribution.from_name
+    monkeypatch.setattr(metadata.Distribution, "from_name", installed)
+    found = findings({name: {"error": None} for name in COMPILED})
+    assert found["tiir"].broken
+    assert "install it with pip" in found["tiir"].advice
+    assert found["torch"].found == torch.__version__
+
+
+def test_a_cache_and_a_home_that_this_user_may_not_see(
+    findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "locked")):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **options)
+
+    real = os.stat
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setenv("HOME", str(tmp_path / "locked"))
+    cache = tmp_path / "locked" / "hub"
+    found = findings({"hub": {"cache": str(cache), "offline": False}})
+    assert found["cache"].found.startswith(f"{cache}: 0 models, 0 MB")
+    assert "free" in found["disk of hub cache"].found
+    assert found["completion"].found == "not installed"
+
+
+def test_a_gpu_that_is_listed_and_refuses_to_work(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: object) -> None:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered\nmore")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", refuse)
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(*size))  # no GPU here
+    found = findings({"devices": {"found": _torch_devices()}})
+    assert found["cuda:0"].broken
+    assert (
+        found["cuda:0"].found
+        == "cannot be used: RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    )
+    assert not found["cpu"].broken
+
+
+def test_a_library_that_never_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("tiir.probe.LONGEST", 3)
+    answers = ask()
+    assert answers.keys() == {"numpy"}
+    assert "or took more than" in answers["numpy"]["error"]
 
 
 def test_size_of_a_folder_does_not_follow_links_out(tmp_path: Path) -> None:

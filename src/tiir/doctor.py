@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
 from tiir import __version__
+from tiir.probe import COMPILED, ask
 
-__all__ = ["Finding", "examine", "folder_size", "probe"]
+__all__ = ["Finding", "examine", "folder_size"]
 
 SHOWN = ("torch", "transformers", "numpy")  # others are named only where they are missing or too old
-# What is compiled, and so may fail to load although it is installed; torchvision before transformers, which loads it.
-COMPILED = ("numpy", "torch", "huggingface_hub", "torchvision", "transformers", "PIL", "h5py", "pandas", "pyarrow", "sklearn", "matplotlib")  # fmt: skip
+PACKAGES = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+}  # those of COMPILED that are installed under another name
 DEVELOPERS = ("dev", "docs", "peers")  # extras that users have no need of
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 LEAST_DISK = 100 * 2**20  # bytes
-LONGEST = 300  # seconds that libraries may take to load
 COMPLETION = (".bash_completions/tiir.sh", ".zfunc/_tiir", ".config/fish/completions/tiir.fish")
 
 
@@ -60,7 +58,7 @@ def examine() -> list[Finding]:
     Returns:
         The findings, by topic.
     """
-    answers = _ask()
+    answers = ask()
     return [
         *_versions(),
         *_libraries(answers),
@@ -74,7 +72,7 @@ def examine() -> list[Finding]:
 
 def _requirements(extra: str = "") -> list[Requirement]:
     # Those of an extra are what it adds to those of none.
-    lines = [Requirement(line) for line in metadata.requires("tiir") or []]
+    lines = map(Requirement, metadata.requires("tiir") or [] if _version("tiir") else [])
     with_extra = [r for r in lines if r.marker is None or r.marker.evaluate({"extra": extra})]
     return [r for r in with_extra if extra == "" or r not in _requirements()]
 
@@ -92,91 +90,30 @@ def _fits(requirement: Requirement) -> bool:
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding("versions", "tiir", __version__)
+    if _version("tiir"):
+        yield Finding("versions", "tiir", __version__)
+    else:
+        advice = "install it with pip: what it needs is not known otherwise"
+        found = f"{__version__}, not installed: its files are read from {Path(__file__).parent}"
+        yield Finding("versions", "tiir", found, broken=True, advice=advice)
     yield Finding("versions", "Python", f"{platform.python_version()}, {sys.executable}")
     needed = {r.name: r for r in _requirements()}
-    for name in (*SHOWN, *(name for name in needed if name not in SHOWN and not _fits(needed[name]))):
-        found, fits = _version(name), _fits(needed[name])
-        yield Finding(
-            "versions",
-            name,
-            (found or "not installed") + ("" if fits else f", tiir needs {needed[name].specifier}"),
-            broken=not fits,
-            advice="" if fits else f"pip install '{needed[name]}'",
-        )
+    for name in dict.fromkeys((*SHOWN, *needed)):
+        found, wants = _version(name) or "not installed", needed.get(name)
+        if wants is not None and not _fits(wants):
+            found = f"{found}, tiir needs {wants.specifier}"
+            yield Finding("versions", name, found, broken=True, advice=f"pip install '{wants}'")
+        elif name in SHOWN:
+            yield Finding("versions", name, found)
 
 
 def _extras() -> Iterator[Finding]:
-    for extra in sorted(metadata.metadata("tiir").get_all("Provides-Extra") or []):
+    extras = metadata.metadata("tiir").get_all("Provides-Extra") if _version("tiir") else None
+    for extra in sorted(extras or []):
         if extra not in DEVELOPERS:
             lacks = ", ".join(r.name for r in _requirements(extra) if not _fits(r))
             advice = f"if you want it: pip install 'tiir[{extra}]'" if lacks else ""
             yield Finding("extras", extra, f"without {lacks}" if lacks else "installed", advice=advice)
-
-
-def probe() -> None:
-    """Load the compiled libraries and ask torch for its devices: what `examine` runs in a process of its own.
-
-    A line of JSON on stdout before and after each; the last line of a name counts.
-    """
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-
-    def answer(**values: Any) -> None:
-        print(json.dumps(values), file=answers, flush=True)
-
-    for name in COMPILED:
-        if name == "torchvision" and find_spec(name) is None:
-            continue
-        answer(name=name, error="the process ended while loading it")  # true unless another answer follows
-        try:
-            _load(name)
-        except BaseException as problem:  # a broken library raises anything
-            cause = (
-                problem.__cause__ or problem
-            )  # transformers says on top of it that it could not import a part
-            answer(name=name, error=f"{type(cause).__name__}: {cause}".splitlines()[0])
-        else:
-            answer(name=name, error=None)
-        if name == "torch":
-            answer(name="devices", found=_torch_devices())
-        if name == "huggingface_hub" and (hub := sys.modules.get("huggingface_hub.constants")):
-            answer(name="hub", cache=hub.HF_HUB_CACHE, offline=hub.HF_HUB_OFFLINE)
-
-
-def _load(name: str) -> None:
-    module = importlib.import_module(name)
-    if name == "torch":  # torch and numpy that were built for different versions load, and fail here
-        module.from_numpy(importlib.import_module("numpy").zeros(1))
-    elif name == "huggingface_hub":  # it, and transformers, load their parts when they are asked for
-        importlib.import_module("huggingface_hub.constants")
-    elif name == "transformers":
-        for part in ("AutoModel", "AutoTokenizer", "AutoImageProcessor", "CLIPModel", "CLIPImageProcessor"):
-            getattr(module, part)
-
-
-def _torch_devices() -> list[tuple[str, str]]:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return []
-    found = [("cpu", f"{torch.get_num_threads()} threads, {os.cpu_count()} cores")]
-    for n in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(n)
-        found.append((f"cuda:{n}", f"{torch.cuda.get_device_name(n)}, {_size(free)} free of {_size(total)}"))
-    if torch.backends.mps.is_available():
-        found.append(("mps", "Apple GPU"))
-    return found
-
-
-def _ask() -> dict[str, Any]:
-    # The path of this process, in which no folder of the user shadows a library.
-    script = f"import sys; sys.path[:] = {sys.path!r}; from tiir.doctor import probe; probe()"
-    try:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=LONGEST)
-        said = done.stdout
-    except subprocess.TimeoutExpired as slow:
-        said = (slow.stdout or b"").decode()
-    return {line["name"]: line for line in map(json.loads, said.splitlines())}
 
 
 def _libraries(answers: dict[str, Any]) -> Iterator[Finding]:
@@ -186,7 +123,7 @@ def _libraries(answers: dict[str, Any]) -> Iterator[Finding]:
     for name, error in failed.items():
         if error is None:
             continue
-        advice, wants = f"install {name} again, or another version of it", ""
+        advice, wants = f"install {PACKAGES.get(name, name)} again, or another version of it", ""
         if name == "torchvision":
             advice = (
                 "pip uninstall torchvision (tiir does without it), or install the one made for your torch"
@@ -208,9 +145,11 @@ def _wanted_torch() -> str:
 
 def _devices(answers: dict[str, Any]) -> Iterator[Finding]:
     found = answers.get("devices", {}).get("found", [])
-    for name, what in found:
-        yield Finding("devices", name, what)
-    if shutil.which("nvidia-smi") and not any(name.startswith("cuda") for name, _ in found):
+    for name, what, error in found:
+        advice = "" if error is None else "use --device cpu; for a GPU of NVIDIA see what `nvidia-smi` says"
+        said = what if error is None else f"cannot be used: {error}"
+        yield Finding("devices", name, said, broken=error is not None, advice=advice)
+    if shutil.which("nvidia-smi") and not any(name.startswith("cuda") for name, *_ in found):
         yield Finding(
             "devices",
             "cuda",
@@ -223,7 +162,7 @@ def _hub(answers: dict[str, Any]) -> Iterator[Finding]:
     if "hub" not in answers:  # its library is broken, which is a finding already
         return
     cache, offline = Path(answers["hub"]["cache"]), answers["hub"]["offline"]
-    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    models = len(list(cache.glob("models--*"))) if os.path.isdir(cache) else 0
     writable = os.access(_there(cache), os.W_OK)
     yield Finding(
         "hub",
@@ -260,7 +199,7 @@ def folder_size(folder: Path) -> int:
 
 def _there(path: Path) -> Path:
     # The nearest folder above that exists: on its disk the path would be made.
-    return next(folder for folder in (path, *path.resolve().parents) if folder.is_dir())
+    return next(folder for folder in (path, *path.resolve().parents) if os.path.isdir(folder))
 
 
 def _space(answers: dict[str, Any]) -> Iterator[Finding]:
@@ -286,7 +225,7 @@ def _memory() -> str:
 
 
 def _shell() -> Finding:
-    installed = any((Path.home() / name).is_file() for name in COMPLETION)
+    installed = any(os.path.isfile(os.path.expanduser(f"~/{name}")) for name in COMPLETION)
     advice = (
         ""
         if installed
