@@ -32,15 +32,18 @@ lint: install  ## ruff and mypy
 	$(BIN)/mypy
 
 # clip-benchmark and open-clip-torch ask for torchvision, whose wheel breaks transformers beside a CPU torch: what is used needs none.
-peers: install  ## Install other retrieval tools and compare tiir with them
+$(VENV)/.peers: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps clip-benchmark open-clip-torch
+	@touch $@
+
+peers: $(VENV)/.peers  ## Install other retrieval tools and compare tiir with them
 	$(PYTEST) -rs tests/peers
 
 docs: install  ## Build the documentation as site/; a warning is an error
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
-bench: install  ## Run every benchmark (about an hour) and write benchmarks/RESULTS.md
+bench: $(VENV)/.peers  ## Run every benchmark (about an hour) and write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: help install demo test test-fast lint peers docs bench

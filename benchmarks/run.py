@@ -32,7 +32,7 @@ range, both sides in one process run; seconds are of the machine named. [By hand
 
 # In this order; what a whole run takes on two cores is about an hour.
 COMMANDS = {
-    "peers": "--photos 1000",
+    "peers": "--photos 300",
     "ranks": "",
     "encode_text": "",
     "lxmert_pairs": "--captions 64 --images 12",
