@@ -98,6 +98,25 @@ def test_overwriting_keeps_the_earlier_run_until_the_new_one_is_whole(
     assert not (out / ".parts").exists()
 
 
+def test_a_damaged_run_does_not_stop_what_overwrites_it(
+    noise: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model, out = Dataset.load(noise), load(str(tiny_clip)), tmp_path / "run"
+    score_dual(model, data, noise, out, batch_size=8)
+    (out / "text_embeds.npy").write_bytes(b"cut off")
+    with pytest.raises(RunError, match="text_embeds"):
+        score_dual(model, data, noise, out, batch_size=8, resume=True)
+
+    def stops(texts: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode_captions", stops)
+        with pytest.raises(KeyboardInterrupt):
+            score_dual(model, data, noise, out, batch_size=8, overwrite=True)
+    assert score_dual(model, data, noise, out, batch_size=8, resume=True).text_embeds is not None
+
+
 def test_resume_of_a_finished_run_is_nothing_to_do(noise: Path, tiny_clip: Path, tmp_path: Path) -> None:
     data, model, out = Dataset.load(noise), load(str(tiny_clip)), tmp_path / "run"
     score_dual(model, data, noise, out, batch_size=8)

@@ -99,9 +99,16 @@ def _finished(out: Path, plan: Mapping[str, Any], resume: bool) -> bool:
     if not resume:
         raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
     parts = out / ".parts"
-    if Run.load(out).info.notes.get("plan") != plan_hash(plan):
-        if (parts / "plan.json").exists():  # a Run that was to be overwritten
-            return False
+    begun = (parts / "plan.json").exists()
+    try:
+        same = Run.load(out).info.notes.get("plan") == plan_hash(plan)
+    except RunError:
+        if not begun:
+            raise
+        same = False
+    if not same and begun:  # a Run that was to be overwritten, damaged or not
+        return False
+    if not same:
         raise RunError(
             f"{out} already holds a finished Run, made otherwise", hint="choose another --out, or --overwrite"
         )
