@@ -118,6 +118,8 @@ def test_list(tiir: Verb) -> None:
         ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"i2t_r@1": 1}}]}, "own has no value 'i2t_r@1'"),
         ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"i2t_mAP@R": 1}}]}, "own has no value 'i2t_mAP@R'"),
         ({"model": "a/b", "published": [{"protocol": "own", "source": "x", "values": {"rsum": math.nan}}]}, "published.0.values.rsum is nan"),
+        ({"model": "a/b", "published": [{"protocol": "own", "source": s, "values": {"rsum": 1}} for s in "xy"]}, "own is given twice"),
+        ({"model": "a/b", "protocols": ["own", "own"]}, "own is given twice"),
         ({"model": "a/b", "protocols": ["own", "cxc"]}, "protocol cxc is not of scenes"),
         ({"model": "./\0"}, "is no name"),
         ({"model": "a/b", "name": "../up"}, "name is '../up'"),

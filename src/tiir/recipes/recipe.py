@@ -143,6 +143,9 @@ class Recipe(BaseModel):
         unknown = [p for p in (*self.protocols, *(n.protocol for n in self._numbers())) if p not in PROTOCOLS]
         if unknown:
             raise ValueError(f"no protocol {unknown[0]!r}: {', '.join(PROTOCOLS)}")
+        for listed in (self.protocols, [numbers.protocol for numbers in self.published]):
+            if twice := [protocol for protocol in listed if listed.count(protocol) > 1]:
+                raise ValueError(f"{twice[0]} is given twice")
         for protocol in self.protocols:
             family = protocol if protocol in ("own", "flickr8k") else "coco"
             if self.data in SOURCES and family not in ("own", self.data):
