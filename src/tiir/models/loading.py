@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from transformers import logging
 
 from tiir import __version__
@@ -111,6 +111,9 @@ def unloadable(name: str, problem: Exception) -> ModelError:
         )
     elif Path(name).is_dir():
         problem_line, hint = _first_line(problem), "the directory may be incomplete or damaged"
+    elif any(isinstance(cause, GatedRepoError) for cause in causes):
+        problem_line = "the hub gives it only to those who were granted access"
+        hint = f"ask for it at {ENDPOINT}/{name}, then run `hf auth login`"
     elif any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
         where = (
             "this process is offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else f"{ENDPOINT} cannot be reached"
