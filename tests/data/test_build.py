@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,15 @@ def test_many_images_keep_their_order(tmp_path: Path) -> None:
     data = build_dataset("p", "t", records, captions(*(f"{n}#0" for n in names)), image_root=tmp_path)
     assert data.image_columns["height"] == list(range(40, 0, -1))
     assert [data.image_ids[i] for i in data.caption_image] == names
+
+
+def test_a_missing_image_is_told_the_name_of_other_capitals_or_another_ending(tmp_path: Path) -> None:
+    photo(tmp_path / "IMG_1.JPG")
+    images = [ImageRecord(name, name) for name in ("img_1", "img_1.jpg", "IMG_1.jpeg", "img_10")]
+    with pytest.raises(DataError, match="4 x missing image") as caught:
+        build_dataset("p", "t", images, captions("img_1#0"), image_root=tmp_path)
+    near = re.findall(r"^    (\S+): no such file: .*\(there is (.*)\)$", str(caught.value), re.MULTILINE)
+    assert near == [(name, "IMG_1.JPG") for name in ("img_1", "img_1.jpg", "IMG_1.jpeg")]
 
 
 def test_all_images_missing_points_at_the_folder(tmp_path: Path) -> None:

@@ -189,10 +189,14 @@ def _check_images(
     # The columns of each good image, by id.
     @cache
     def names(folder: Path) -> dict[str, str]:
-        return {name.casefold(): name for name in os.listdir(folder)} if folder.is_dir() else {}
+        there = os.listdir(folder) if folder.is_dir() else []
+        return {Path(name).stem.casefold(): name for name in there} | {
+            name.casefold(): name for name in there
+        }
 
-    def other_case(path: Path) -> str:
-        near = names(path.parent).get(path.name.casefold())
+    def other_spelling(path: Path) -> str:
+        there = names(path.parent)
+        near = there.get(path.name.casefold(), there.get(path.stem.casefold()))
         return f" (there is {near})" if near else ""
 
     def check(image: ImageRecord) -> Mapping[str, Any] | tuple[str, str]:
@@ -203,7 +207,7 @@ def _check_images(
         try:
             path = inside(root, image.path)
             if not os.path.exists(path):
-                return "missing image", f"no such file: {path}{other_case(path)}"
+                return "missing image", f"no such file: {path}{other_spelling(path)}"
             width, height = open_image(path).size
             return {**image.columns, "sha256": sha256_file(path), "width": width, "height": height}
         except UnsafePathError as problem:
@@ -268,6 +272,7 @@ def _advice(problems: Problems, named: set[str], root: Path | None) -> str:
     lost = [row["item"] for row in problems.rows if row["kind"] in ("missing image", "unsafe path")]
     if lost and set(lost) == named:
         return (
-            f"none of the images was found: is {root} the right image folder? Their names are relative to it"
+            f"none of the images was found: is {root} the right image folder? Their names are relative to it, "
+            "and their capitals and endings count"
         )
     return "repair the source, or leave these out with --on-bad skip"

@@ -164,6 +164,12 @@ def test_a_missing_quote_never_swallows_rows(tmp_path: Path) -> None:
             "captions.jsonl",
             "no column for the image; it has: 'picture', 'caption'",
         ),
+        ("image,caption,Caption,caption\na.jpg,x,y,z\n", "captions.csv", "has several columns 'caption'"),
+        (
+            '[{"image": "a.jpg", "caption": "b"}]',
+            "captions.json",
+            r"captions\.json is JSON\n  -> write JSON lines",
+        ),
         (" \n", "captions.csv", "is empty"),
         ("image,caption\n", "captions.csv", "no image with a caption"),
         ("", "captions.jsonl", "no image with a caption"),

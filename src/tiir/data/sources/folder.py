@@ -62,6 +62,8 @@ def prepare(
     problems = Problems()
     if file.suffix.lower() in (".jsonl", ".ndjson"):
         rows = list(_jsonl(text, file, problems))
+    elif text.startswith(("[", "{")):
+        raise DataError(f"{file} is JSON", hint="write JSON lines (.jsonl), an object a line, or CSV")
     else:
         rows = list(_csv(text, file, problems))
     mentioned = dict.fromkeys(row["image"] for row in rows)
@@ -145,6 +147,11 @@ def _csv(text: str, file: Path, problems: Problems) -> Iterator[dict[str, str]]:
     columns = _columns(header)
     if not {"image", "caption"} <= columns.keys():
         raise _no_columns(file, header)
+    if twice := [name for name in columns.values() if header.count(name) > 1]:
+        raise DataError(
+            f"{file} has several columns {twice[0]!r}",
+            hint="several captions of an image stand in several rows",
+        )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = first  # where the current row begins
     try:
