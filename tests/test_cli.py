@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +159,19 @@ def test_real_runs_give_their_known_recall(tiir: Tiir, shared: Path, tmp_path: P
     if name == "coco5k-lsa-standin":
         _, out, _ = tiir("evaluate", run, "--json", "--resamples", 0, "--ties", "optimistic")
         assert json.loads(out)[0]["values"]["i2t_R@1"] == pytest.approx(59.02, abs=0.0051)
+
+
+def test_a_library_that_does_not_load_is_no_traceback(
+    tiir: Tiir, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)  # its import fails as if it were not installed
+    code, out, err = tiir("prepare", "folder", photos, "-o", tmp_path / "data")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: a library cannot be loaded: ")
+    assert err.endswith("-> `tiir doctor` says what is broken, and what to do\n")
+    monkeypatch.setitem(sys.modules, "tiir.data.sources.folder", None)  # a mistake of tiir's own
+    with pytest.raises(ImportError):
+        tiir("prepare", "folder", photos, "-o", tmp_path / "data")
 
 
 def test_help_shows_every_verb_in_working_order(tiir: Tiir) -> None:

@@ -136,7 +136,7 @@ for line in ("prepare folder photos --images none -o data", "score {tiny_clip} d
         check=True,
     )
     assert f"cannot load {tiny_clip}: operator torchvision::nms does not exist" in done.stderr
-    assert "`tiir doctor` says what is broken" in done.stderr
+    assert "-> `tiir doctor` says what is broken, and what to do" in done.stderr
 
 
 @pytest.fixture
@@ -159,14 +159,22 @@ def test_the_table(
     monkeypatch.setenv("COLUMNS", "60")
     error = "RuntimeError: operator torchvision::nms does not exist"
     loads = {name: {"error": None} for name in COMPILED}
-    findings(loads | {"torchvision": {"error": error}, "PIL": {"error": "ImportError: [no] symbol"}})
+    findings(
+        loads
+        | {
+            "torchvision": {"error": error},
+            "PIL": {"error": "ImportError: [no] symbol"},
+            "matplotlib": {"error": "ImportError: [no] symbol"},
+        }
+    )
     code, out, err = tiir("doctor")
     words = " ".join(out.split())
     assert code == 1
     assert f"BROKEN cannot be loaded: {error}" in words
     assert "-> pip uninstall torchvision" in words
     assert "cannot be loaded: ImportError: [no] symbol -> install pillow again" in words
-    assert "broken: torchvision, PIL" in err
+    assert "[no] symbol -> mend PIL first" in words
+    assert "broken: torchvision, PIL, matplotlib" in err
     findings(loads)
     assert tiir("doctor")[::2] == (0, "")
 

@@ -133,6 +133,8 @@ def _libraries(answers: dict[str, Any]) -> Iterator[Finding]:
             advice = "mend torchvision first"
         elif error == "not reached":
             advice = "mend the library above first"
+        elif (first := next(n for n, e in failed.items() if e == error)) != name:
+            advice = f"mend {first} first"
         yield Finding("libraries", name, f"cannot be loaded: {error}{wants}", broken=True, advice=advice)
     works = [name for name, error in failed.items() if error is None]
     yield Finding("libraries", "that load", ", ".join(works) or "none")

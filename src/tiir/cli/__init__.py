@@ -51,6 +51,10 @@ def _said(problem: BaseException) -> str | None:
         return str(problem)
     if isinstance(problem, OSError):  # no space, no permission, a file where a folder should be
         return ": ".join(str(part) for part in (problem.strerror or problem, problem.filename) if part)
+    if isinstance(problem, ImportError) and not (problem.name or "").startswith("tiir"):
+        return (
+            f"a library cannot be loaded: {problem}\n  -> `tiir doctor` says what is broken, and what to do"
+        )
     # torch has no type of its own for what the CPU's allocator refuses.
     words = str(problem).lower()
     if isinstance(problem, MemoryError) or (

@@ -105,10 +105,9 @@ def unloadable(name: str, problem: Exception) -> ModelError:
     while cause := causes[-1].__cause__:
         causes.append(cause)
     if any(isinstance(cause, ImportError) for cause in causes):
-        problem_line, hint = (
-            _first_line(causes[-1]),
-            "install what it asks for; `tiir doctor` says what is broken",
-        )
+        problem_line, hint = _first_line(causes[-1]), "`tiir doctor` says what is broken, and what to do"
+        if isinstance(causes[-1], ImportError):
+            hint = f"install what it asks for; {hint}"
     elif Path(name).is_dir():
         problem_line, hint = _first_line(problem), "the directory may be incomplete or damaged"
     elif any(isinstance(cause, GatedRepoError) for cause in causes):
