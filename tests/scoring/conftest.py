@@ -77,7 +77,7 @@ def tiny_lxmert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("models") / "tiny-lxmert"
     new_lxmert(
-        [WORDS], out, feature_width=8, vocabulary=100, text_length=20, width=16, heads=2,
+        [WORDS], out, feature_width=8, vocabulary=100, text_length=20, width=128, heads=2,
         language_layers=1, vision_layers=1, cross_layers=2,
     )  # fmt: skip
     return out
