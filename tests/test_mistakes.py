@@ -79,6 +79,7 @@ def test_a_likely_mistake(
     monkeypatch.chdir(desk)
     if " explore " in command:
         monkeypatch.setitem(sys.modules, "uvicorn", None)  # its import fails as if it were not installed
+        monkeypatch.delitem(sys.modules, "tiir.report.explore", raising=False)  # of an earlier test
     before = finished(desk)
     code, out, err = tiir(*shlex.split(command)[1:])
     assert code in (1, 2)
