@@ -34,10 +34,10 @@ range, both sides in one process run; seconds are of the machine named. [By hand
 COMMANDS = {
     "peers": "--photos 300",
     "ranks": "",
-    "encode_text": "",
+    "encode_text": "--captions 1000 --rounds 2",
     "lxmert_pairs": "--captions 64 --images 12",
     "feature_reading": "",
-    "engines": "--captions 32",
+    "engines": "--images 32 --captions 32 --rounds 2",
     "million": "--plot docs/images/scaling.png",
     "frcnn": "--images 2 --batch-size 2 --rounds 2",
     "report": "",
@@ -72,11 +72,12 @@ def section(name: str, output: str, seconds: float, where: str) -> str:
     title = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].splitlines()[0].rstrip(".")
     command = " ".join(filter(None, ["python", f"benchmarks/{name}.py", COMMANDS[name]]))
     parts = []
-    for is_table, lines in itertools.groupby(
-        filter(str.strip, output.splitlines()), lambda line: line.startswith("|")
+    for kind, lines in itertools.groupby(
+        output.splitlines(), lambda line: line[:1] == "|" if line.strip() else None
     ):
-        text = "\n".join(lines)
-        parts.append(text if is_table else f"```text\n{text}\n```")
+        if kind is not None:  # blank lines end a table
+            text = "\n".join(lines)
+            parts.append(text if kind else f"```text\n{text}\n```")
     body = "\n\n".join(parts)
     return f"## {name}: {title[0].lower()}{title[1:]}\n\n    {command}\n\n{date.today()}, {where}; {seconds:.0f} s.\n\n{body}\n"
 

@@ -48,7 +48,7 @@ def test_ways_take_turns() -> None:
 def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tool("run")
     for name, body in {
-        "one": "print('| a |')\nprint('| - |')\nprint('slow')",
+        "one": "print('| a |')\nprint('| - |')\nprint()\nprint('| b |')\nprint('slow')",
         "two": "1 / 0",
         "three": "print(3)",
     }.items():
@@ -63,7 +63,7 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path, monkeypatch: 
     assert run.main() == 1
     text = results.read_text()
     assert "## one: what one is\n\n    python benchmarks/one.py --x 1\n" in text
-    assert "\n| a |\n| - |\n\n```text\nslow\n```\n" in text
+    assert "\n| a |\n| - |\n\n| b |\n\n```text\nslow\n```\n" in text
     assert "old two" in text
     assert "old three" in text
     assert text.index("## one") < text.index("## two") < text.index("## three")
