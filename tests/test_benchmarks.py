@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -67,3 +68,17 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path, monkeypatch: 
     assert "old two" in text
     assert "old three" in text
     assert text.index("## one") < text.index("## two") < text.index("## three")
+
+
+def test_the_readme_quotes_the_results() -> None:
+    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
+    speed = (
+        (FOLDER.parent / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Beside other tools")[1]
+        .split("\n## ")[0]
+    )
+    quoted = re.findall(r"\b\d[\d.]*x", speed)
+    assert len(quoted) > 10
+    for ratio in quoted:
+        assert f" {ratio} (" in results, f"README.md quotes {ratio}, benchmarks/RESULTS.md does not have it"
