@@ -27,7 +27,7 @@ RESULTS = HERE / "RESULTS.md"
 INTRO = """# Results
 
 Written by `make bench` (`python benchmarks/run.py`); do not edit. Ratios are the median of the rounds' ratios with their
-range, both sides in one process run; seconds are of the machine named. [By hand](BY_HAND.md): what takes longer.
+range, both sides in one process run; seconds are of the machine named. `BY_HAND.md`: what takes longer.
 """
 
 # In this order; what a whole run takes on two cores is about an hour.
