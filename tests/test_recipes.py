@@ -220,6 +220,9 @@ def test_what_is_there_and_valid_stays(recipes: Path, whole: tuple[Path, Outcome
     (to / "scenes" / "test-12-scenes.h5").unlink()
     assert started() == ["extract test-12-scenes.h5"]
     assert started() == []
+    header = to / "clip" / "run.json"  # of a Run that was made again within the second
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"seconds": 123.0}))
+    assert started() == ["report cascade"]
 
 
 def test_a_changed_recipe_does_not_take_the_old_results(

@@ -232,7 +232,7 @@ def _rerank_step(recipe: Recipe, to: Path, device: str, say: Say) -> Step:
 
 
 def _report_step(recipe: Recipe, to: Path, say: Say) -> Step:
-    from tiir.report.folder import finished_plan
+    from tiir.report.folder import digest, finished_plan
 
     place, protocol = Place(recipe, to), recipe.protocols[0]
     runs = ([] if recipe.rerank is None else [Place(recipe.rerank.first, to).folder]) + [place.folder]
@@ -245,7 +245,7 @@ def _report_step(recipe: Recipe, to: Path, say: Say) -> Step:
         return (
             made["protocol"] == protocol
             and made["dataset"]["fingerprint"] == infos[-1].fingerprint
-            and all(made["created"] >= info.created for info in infos)
+            and [run["hash"] for run in made["runs"]] == [digest(info.model_dump()) for info in infos]
         )
 
     def run() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +22,7 @@ from tiir.metrics.evaluate import evaluate
 from tiir.metrics.ranks import Empty
 from tiir.report.chunks import data_script
 from tiir.report.content import SiteContent
-from tiir.report.folder import check_folder, clear_folder, finish_folder, finished_plan
+from tiir.report.folder import check_folder, clear_folder, digest, finish_folder, finished_plan
 from tiir.report.names import short_name
 from tiir.report.page import check_size, page_files, single_page, thumbs_script
 from tiir.report.site_data import DEPTH, HARD_AFTER, RunView
@@ -206,26 +204,22 @@ def _plan(
     if options["keys"] is not None:
         keys = options["keys"]
         said = keys if isinstance(keys, list) else Path(keys).read_text(encoding="utf-8")
-        options = options | {"keys": _hash(said)}
+        options = options | {"keys": digest(said)}
     judged = dataset.judgements
     return {
         "format": FORMAT,
         "tiir": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "page": _hash(page_files()),
+        "page": digest(page_files()),
         "dataset": {"name": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint},
-        "judgements": None if judged is None else _hash([judged.caption.tolist(), judged.grade.tolist()]),
+        "judgements": None if judged is None else digest([judged.caption.tolist(), judged.grade.tolist()]),
         "protocol": protocol,
         "runs": [
-            {"name": name, "model": short_name(run.info.model), "hash": _hash(run.info.model_dump())}
+            {"name": name, "model": short_name(run.info.model), "hash": digest(run.info.model_dump())}
             for name, run in zip(names, runs, strict=True)
         ],
         "options": options,
     }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def _without_time(plan: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from tiir.errors import ConfigError, DataError
 from tiir.io import read_json, write_json
 from tiir.report.chunks import SITE_NAME
 
-__all__ = ["APP", "FINISHED", "check_folder", "clear_folder", "finish_folder", "finished_plan"]
+__all__ = ["APP", "FINISHED", "check_folder", "clear_folder", "digest", "finish_folder", "finished_plan"]
 
 FINISHED = "site.json"
 UNFINISHED = "building.json"
@@ -81,6 +83,19 @@ def finish_folder(out: Path, plan: Mapping[str, Any]) -> None:
     """Mark the site as finished: the last thing that is written."""
     write_json(out / FINISHED, dict(plan))
     (out / UNFINISHED).unlink()
+
+
+def digest(value: Any) -> str:
+    """A hash by which a site's plan knows what it does not quote, such as a Run's `info.model_dump()`.
+
+    Args:
+        value: ready for JSON.
+
+    Example:
+        >>> digest({"model": "clip"})[:8]
+        'c35f6952'
+    """
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> Any:
