@@ -312,7 +312,7 @@ def test_a_run_and_its_data_show_themselves(scored: tuple[Dataset, Run]) -> None
     page = Page(run._repr_html_())
     assert page.found[0] == ("b", repr(run))
     assert page.facts.items() >= {"model": HOSTILE, "precision": "float32", "seconds": "3.50"}.items()
-    assert repr(data.judgements) == "Judgements(1 pairs by expert)"
+    assert repr(data.judgements) == "Judgements(1 pair by expert)"
 
 
 def test_results_show_their_table(scored: tuple[Dataset, Run]) -> None:

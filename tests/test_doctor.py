@@ -72,7 +72,7 @@ def test_of_this_machine(tmp_path: Path) -> None:
     assert found["numpy"]["found"] == np.__version__
     assert platform.python_version() in found["Python"]["found"]
     assert f"{os.cpu_count()} cores" in found["cpu"]["found"]
-    assert f"{tmp_path / 'hub'}: 1 models, 3 MB" in found["cache"]["found"]
+    assert f"{tmp_path / 'hub'}: 1 model, 3 MB" in found["cache"]["found"]
     assert found["offline"]["found"].startswith("on (HF_HUB_OFFLINE=1")
     assert "GB free" in found["disk of this folder"]["found"]
     assert {"coco", "explore", "faiss", "ray", "train"} <= found.keys()

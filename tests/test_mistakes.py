@@ -141,4 +141,4 @@ def test_names_of_photos_that_macos_writes_otherwise(tiir: Tiir, tmp_path: Path)
     (photos / "captions.csv").write_text("image,caption\nS\u00fcden.png,a dog\n", encoding="utf-8")
     code, out, err = tiir("prepare", "folder", photos, "--out", tmp_path / "data")
     assert code == 0, err
-    assert "1 images, 1 captions" in out
+    assert "1 image, 1 caption" in out

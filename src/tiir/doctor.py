@@ -16,6 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from tiir import __version__
+from tiir.errors import several
 from tiir.probe import COMPILED, ask
 
 __all__ = ["Finding", "examine", "folder_size"]
@@ -169,7 +170,8 @@ def _hub(answers: dict[str, Any]) -> Iterator[Finding]:
     yield Finding(
         "hub",
         "cache",
-        f"{cache}: {models} models, {_size(folder_size(cache))}" + ("" if writable else ", read-only"),
+        f"{cache}: {several(models, 'model')}, {_size(folder_size(cache))}"
+        + ("" if writable else ", read-only"),
         advice=""
         if writable
         else "set HF_HOME to a folder that you may write, if you want to download models",

@@ -90,6 +90,21 @@ class MissingExtraError(TiirError):
         super().__init__(f"this needs the package '{package}'", hint=f"pip install 'tiir[{extra}]'")
 
 
+def several(n: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it counts, for messages.
+
+    Args:
+        n: how many.
+        noun: of one of them.
+        plural: where it is not the noun and an s.
+
+    Example:
+        >>> several(1, "image"), several(1200, "query", "queries")
+        ('1 image', '1,200 queries')
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def similar(path: Path | str) -> str:
     """The end of a message about a path that is not there: what lies beside it under nearly its name, if anything.
 

@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
+from tiir.errors import several
+
 __all__ = ["COMPILED", "ask", "probe"]
 
 # What is compiled, and so may fail to load although it is installed; torchvision before transformers, which loads it.
@@ -67,7 +69,7 @@ def _torch_devices() -> list[tuple[str, str, str | None]]:
     if torch is None:
         return []
     found: list[tuple[str, str, str | None]] = [
-        ("cpu", f"{torch.get_num_threads()} threads, {os.cpu_count()} cores", None)
+        ("cpu", f"{several(torch.get_num_threads(), 'thread')}, {several(os.cpu_count() or 1, 'core')}", None)
     ]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     for name in [*(f"cuda:{n}" for n in range(torch.cuda.device_count())), *mps]:

@@ -72,7 +72,7 @@ def test_excluded_queries_are_reported():
         evaluate(other, lonely)
     result = evaluate(other, lonely, empty="exclude")
     assert result.excluded == {"i2t": 1, "t2i": 0}
-    assert "1 image queries have no positive and are left out" in result.warnings
+    assert "left out: 1 image query without a positive" in result.warnings
 
 
 def test_distractors_and_an_engine_change_no_interval():

@@ -270,7 +270,7 @@ def test_queries_without_positives():
     found = rank_scores(scores, OWN, empty="exclude")
     assert found.excluded == {"i2t": 1, "t2i": 0}
     assert found.i2t_counts.query.tolist() == [0, 1, 2]
-    assert "1 queries without a positive excluded" in repr(found)
+    assert "1 query without a positive excluded" in repr(found)
     with pytest.raises(RanksError, match="no image query"):
         rank_scores(scores, np.zeros((4, 6)), empty="exclude")
 

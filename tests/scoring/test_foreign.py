@@ -182,7 +182,7 @@ def test_shards_in_the_run_itself(tmp_path: Path) -> None:
 
 def test_extra_rows_are_refused_or_left_out_on_demand(tmp_path: Path) -> None:
     write(tmp_path, np.vstack([IMAGES[:1] * np.nan, IMAGES]), image=["x", *DATA.image_ids])
-    with pytest.raises(RunError, match=r"1 images that are not in the data set: 'x'[\s\S]*--allow-extra"):
+    with pytest.raises(RunError, match=r"1 image not in the data set: 'x'[\s\S]*--allow-extra"):
         embeddings(tmp_path)
     run = embeddings(tmp_path, allow_extra=True)
     assert np.array_equal(run.image_embeds, IMAGES)  # type: ignore[arg-type]
@@ -193,9 +193,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"images": IMAGES[:3]}, "has 3 images, the data set 4"),
     ({"image": ["a", "b", "c", "d"]}, r"lacks 1 of the data set's 4 images: 'ç"),
     ({"image": ["a", "b", "b", "a"]}, "repeats 2 image ids: 'a', 'b'"),
-    ({"image": ["a"]}, "has 1 lines"),
-    ({"images": np.where(np.arange(4)[:, None] == 3, np.nan, IMAGES)}, "1 rows have NaN.*'d'"),
-    ({"texts": np.where(np.arange(7)[:, None] > 4, np.inf, TEXTS)}, "2 rows have NaN or infinite.*'t5'"),
+    ({"image": ["a"]}, "has 1 line,"),
+    ({"images": np.where(np.arange(4)[:, None] == 3, np.nan, IMAGES)}, "1 row with NaN.*'d'"),
+    ({"texts": np.where(np.arange(7)[:, None] > 4, np.inf, TEXTS)}, "2 rows with NaN or infinite.*'t5'"),
     ({"texts": TEXTS.astype(np.float64) * 1e300}, "NaN or infinite"),
     ({"texts": TEXTS[:, :4]}, "width"),
     ({"images": IMAGES.astype(object)}, "not a readable .npy"),
@@ -256,7 +256,7 @@ def test_nan_means_not_scored_and_infinity_nothing(tmp_path: Path) -> None:
     assert run.info.notes["not_scored"] == 2
     assert np.array_equal(run.scores, part, equal_nan=True)  # type: ignore[arg-type]
     part[2, 5] = -np.inf
-    with pytest.raises(RunError, match=r"1 scores are infinite.*'ç.*'t5'"):
+    with pytest.raises(RunError, match=r"1 infinite score .*'ç.*'t5'"):
         scores(tmp_path, part)
     with pytest.raises(RunError, match="every value is NaN"):
         scores(tmp_path, np.full_like(SCORES, np.nan))

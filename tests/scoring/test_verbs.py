@@ -49,7 +49,7 @@ def test_all_pairs_and_cascades_from_scoring_to_export(
     code, out, err = tiir(*cascade, 5, "-o", tmp_path / "five", "--compare", tmp_path / "all", "--mix", 0.5)
     assert code == 0, err
     assert "listed" in out
-    assert "captions are longer than the model's 20 tokens" not in err
+    assert "cut to the model's" not in err
     assert "lost against all pairs" in out
     code, out, _ = tiir("evaluate", tmp_path / "first", tmp_path / "five", "--json", "--resamples", 0)
     first, five = json.loads(out)
@@ -94,7 +94,7 @@ def test_a_cascade_is_explored_without_scoring(
     code, shown, err = tiir(*rerank, "--depth", 5, "--mix", 0.25)
     assert code == 0, err
     cut = Run.load(out).info.notes["truncated_captions"]
-    assert f"{cut} captions are longer than the model's 6 tokens and were cut" in err
+    assert f"note: {cut} captions cut to the model's 6 tokens" in err
     n = len(fake.scored)
 
     evaluate = ("evaluate", first, out, "--resamples", 0)

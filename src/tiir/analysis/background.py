@@ -15,7 +15,7 @@ from tiir.analysis.similarity import CaptionFit
 from tiir.analysis.typos import Typo, find_typos, is_english
 from tiir.analysis.words import Words
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 
 __all__ = ["Background", "background"]
 
@@ -41,9 +41,7 @@ class Background:
     notes: list[str]
 
     def __repr__(self) -> str:
-        return (
-            f"Background({len(self.typos):,} typos, {len(self.judged):,} judged pairs, notes: {self.notes})"
-        )
+        return f"Background({several(len(self.typos), 'typo')}, {several(len(self.judged), 'judged pair')}, notes: {self.notes})"
 
 
 def background(

@@ -18,7 +18,7 @@ from tiir.analysis.queries import galleries_of, query_table
 from tiir.analysis.slices import counted_recall, slices
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import Gallery
-from tiir.errors import ConfigError
+from tiir.errors import ConfigError, several
 from tiir.notebook import card
 from tiir.scoring.run import Run
 from tiir.scoring.shortlist import Direction
@@ -58,7 +58,7 @@ class Diagnosis:
     def __repr__(self) -> str:
         hard = int((self.table["difficulty"] == "hard").sum())
         tagged = self.tags["row"].nunique()
-        return f"Diagnosis({len(self.table):,} queries, {hard:,} hard, {tagged:,} with tags, {len(self.notes)} notes)"
+        return f"Diagnosis({len(self.table):,} queries, {hard:,} hard, {tagged:,} with tags, {several(len(self.notes), 'note')})"
 
     def _repr_html_(self) -> str:
         counts = self.tags.groupby(["tag", "direction"]).size().unstack(fill_value=0).reset_index()

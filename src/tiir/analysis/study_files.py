@@ -10,7 +10,7 @@ import pandas as pd
 
 from tiir.analysis.study import SIDES
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 from tiir.io import read_json
 
 __all__ = ["read_study"]
@@ -70,7 +70,7 @@ def read_study(path: Path | str, dataset: Dataset) -> pd.DataFrame:
     if reader.missing:
         shown = "\n".join(f"  {text!r}" for text in sorted(reader.missing)[:20])
         raise DataError(
-            f"{path}: {len(reader.missing)} captions or images are not in {dataset!r}:\n{shown}",
+            f"{path}: {several(len(reader.missing), 'caption or image', 'captions or images')} not in {dataset!r}:\n{shown}",
             hint="prepare the data set that the file was made of, all of its split",
         )
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -20,7 +20,7 @@ from tiir.cli.options import (
     note,
     show,
 )
-from tiir.errors import ConfigError
+from tiir.errors import ConfigError, several
 
 __all__ = ["analyze_command", "compare_command"]
 
@@ -181,7 +181,7 @@ def _rescored(table: Any) -> str:
     before, after = 100 * (table["rank"] <= 10).mean(), 100 * (table["corrected_rank"] <= 10).mean()
     better, worse = (table["gain"] > 0).sum(), (table["gain"] < 0).sum()
     return (
-        f"Typos corrected and scored again: R@10 of {len(table):,} queries goes from {before:.1f} to {after:.1f}; "
+        f"Typos corrected and scored again: R@10 of {several(len(table), 'query', 'queries')} goes from {before:.1f} to {after:.1f}; "
         f"{better:,} rank better, {worse:,} worse."
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tiir.cli.options import Address, DatasetDir, EngineName, OnBad, Overwrite, Workers, note, show
-from tiir.errors import ConfigError
+from tiir.errors import ConfigError, several
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
@@ -166,7 +166,9 @@ def extract_command(
 def _made(store: FeatureStore, out: Path) -> None:
     show(f"{store!r} -> {out}")
     if store.info.skipped:
-        note(f"note: {len(store.info.skipped):,} images were left out; `tiir features info {out}` says why")
+        note(
+            f"note: left out: {several(len(store.info.skipped), 'image')}; `tiir features info {out}` says why"
+        )
 
 
 def check_store_free(out: Path, replaces: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from tiir.cli.extract import DType, Resume, StoreOut, check_store_free, extract_command
 from tiir.cli.options import AsJson, Overwrite, note, show
-from tiir.errors import ConfigError
+from tiir.errors import ConfigError, several
 
 __all__ = ["features_app"]
 
@@ -69,7 +69,7 @@ def show_command(
     drawn = draw_boxes(one.prepared_image(0), features.boxes[row][:top], labels)
     with atomic_write(out) as temporary:
         drawn.save(temporary, format="PNG")
-    show(f"{len(labels)} regions of {image_id} -> {out}")
+    show(f"{several(len(labels), 'region')} of {image_id} -> {out}")
     for label in labels:
         show(f"  {label}")
 
@@ -134,7 +134,9 @@ def convert_command(
     show(f"{store!r} -> {out}")
     if data is not None:
         there = store.info.notes["images_in_source"]
-        note(f"note: {len(store):,} of the source's {there:,} images; ids are {store.info.notes['ids']}")
+        note(
+            f"note: {len(store):,} of the source's {several(there, 'image')}; ids are {store.info.notes['ids']}"
+        )
 
 
 @features_app.command("verify")
@@ -158,7 +160,7 @@ def verify_command(
         show(problem)
     if problems:
         show(
-            f"{len(problems):,} of {len(features):,} images are damaged: make the store again, or copy it again"
+            f"damaged: {len(problems):,} of {several(len(features), 'image')}; make the store again, or copy it again"
         )
         raise typer.Exit(1)
     if dataset is not None:

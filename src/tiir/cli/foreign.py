@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiir.cli.options import Out, Overwrite, check_free, show
+from tiir.errors import several
 
 if TYPE_CHECKING:
     from tiir.scoring.run import Run
@@ -139,7 +140,9 @@ def import_study_command(
             hits = (
                 "" if kind == "comparison" else f", {entries['positive'].sum()} with a positive in the list"
             )
-            show(f"{path.name}: {side} {kind}: {len(entries)} queries, {told} of one image{hits}")
+            show(
+                f"{path.name}: {side} {kind}: {several(len(entries), 'query', 'queries')}, {told} of one image{hits}"
+            )
     if out is not None:
         write_table(pd.concat(parts, ignore_index=True), out, overwrite=overwrite)
         show(f"-> {out}")

@@ -27,7 +27,7 @@ from tiir.cli.options import (
     note,
     show,
 )
-from tiir.errors import ConfigError
+from tiir.errors import ConfigError, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,7 @@ def rerank_command(
 
 def _say_cut(run: Run, max_length: int | None) -> None:
     if cut := run.info.notes["truncated_captions"]:
-        note(f"note: {cut:,} captions are longer than the model's {max_length} tokens and were cut")
+        note(f"note: {several(cut, 'caption')} cut to the model's {max_length} tokens")
 
 
 def _say(engine: Engine) -> Callable[[str], None]:

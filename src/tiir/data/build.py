@@ -14,7 +14,7 @@ import numpy as np
 from tiir.data.dataset import Dataset, Judgements
 from tiir.data.images import open_image
 from tiir.data.problems import OnBad, Problems
-from tiir.errors import ConfigError, DataError, ImageError, UnsafePathError, similar
+from tiir.errors import ConfigError, DataError, ImageError, UnsafePathError, several, similar
 from tiir.io import inside, sha256_file
 from tiir.progress import track
 
@@ -91,7 +91,7 @@ def build_dataset(
     Example:
         >>> build_dataset("pets", "test", [ImageRecord("a", "a.jpg")], [CaptionRecord("a#0", "a", "a cat")],
         ...               image_root=None)
-        Dataset(pets/test: 1 images, 1 captions, no image files)
+        Dataset(pets/test: 1 image, 1 caption, no image files)
     """
     if on_bad not in ("error", "skip"):
         raise ConfigError(f"on_bad is {on_bad!r}", hint="choose 'error' or 'skip'")
@@ -160,7 +160,7 @@ def build_dataset(
 
     if problems and on_bad == "error":
         raise DataError(
-            f"{name}/{split}: {len(problems):,} problems in the source\n{problems}",
+            f"{name}/{split}: {several(len(problems), 'problem')} in the source\n{problems}",
             hint=_advice(problems, captioned, root),
         )
     if not good:

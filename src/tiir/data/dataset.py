@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.data.positives import Positives
-from tiir.errors import DataError, ImageError
+from tiir.errors import DataError, ImageError, several
 from tiir.io import inside, sha256_file
 from tiir.notebook import card
 
@@ -46,7 +46,7 @@ class Judgements:
         return len(self.image)
 
     def __repr__(self) -> str:
-        return f"Judgements({len(self):,} pairs by {', '.join(sorted(set(self.source)))})"
+        return f"Judgements({several(len(self), 'pair')} by {', '.join(sorted(set(self.source)))})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,8 @@ class Dataset:
     def __repr__(self) -> str:
         extra = "" if self.image_root else ", no image files"
         if self.judgements is not None:
-            extra += f", {len(self.judgements):,} judgements"
-        return f"Dataset({self.name}/{self.split}: {self.n_images:,} images, {self.n_captions:,} captions{extra})"
+            extra += f", {several(len(self.judgements), 'judgement')}"
+        return f"Dataset({self.name}/{self.split}: {several(self.n_images, 'image')}, {several(self.n_captions, 'caption')}{extra})"
 
     def _repr_html_(self) -> str:
         each = np.bincount(self.caption_image, minlength=self.n_images)

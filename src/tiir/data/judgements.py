@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 
 __all__ = ["Judged", "Judgement", "last_words", "read_judgements", "split_torn"]
 
@@ -59,7 +59,7 @@ class Judged:
         return len(self.image)
 
     def __repr__(self) -> str:
-        return f"Judged({len(self):,} pairs, {int(self.relevant.sum()):,} relevant)"
+        return f"Judged({several(len(self), 'pair')}, {int(self.relevant.sum()):,} relevant)"
 
 
 def read_judgements(path: Path | str, dataset: Dataset) -> Judged:

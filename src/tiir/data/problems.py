@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 
 __all__ = ["OnBad", "Problems", "check_split"]
 
@@ -72,5 +72,5 @@ def check_split(split: str, counts: Mapping[str, int], where: Path | str) -> Non
           -> it has: train (6,000 images), val (1,000 images)
     """
     if split not in counts:
-        have = ", ".join(f"{name} ({count:,} images)" for name, count in counts.items()) or "none"
+        have = ", ".join(f"{name} ({several(count, 'image')})" for name, count in counts.items()) or "none"
         raise DataError(f"{where} has no split {split!r}", hint=f"it has: {have}")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.positives import Positives
-from tiir.errors import MissingExtraError, ProtocolError
+from tiir.errors import MissingExtraError, ProtocolError, several
 from tiir.io import load_npy, read_ids, read_json
 
 __all__ = ["PROTOCOLS", "Gallery", "default_protocol", "describe", "resolve"]
@@ -166,10 +166,6 @@ def describe(
         >>> describe("own", resolve("own", data))
         'own: 1 image x 2 captions, the whole data set; the positives of an image are its captions'
     """
-
-    def several(n: int, noun: str) -> str:
-        return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
     n_images, n_captions = (
         [len(getattr(gallery, side)) for gallery in galleries] for side in ("images", "captions")
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import Header, checksum, mapped, part_of, read_header
 from tiir.features.plan import check_plan, check_same, extend, only_writer, open_writer
@@ -42,7 +42,7 @@ class FeatureStore:
         ...     writer.put(np.array([0, 1]), np.ones((2, 1, 3)), np.array([[[0, 0, 1, 1]]] * 2))
         >>> store = FeatureStore.open(path)
         >>> store
-        FeatureStore(by hand: 2 images, 1 regions x 3, float32)
+        FeatureStore(by hand: 2 images, 1 region x 3, float32)
         >>> regions, boxes = store.read(store.rows(["b"]))
         >>> boxes.tolist()
         [[[0.0, 0.0, 1.0, 1.0]]]
@@ -85,7 +85,7 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         return (
-            f"FeatureStore({self.info.extractor}: {len(self):,} images, {self.n_regions} regions x {self.width}, "
+            f"FeatureStore({self.info.extractor}: {several(len(self), 'image')}, {several(self.n_regions, 'region')} x {self.width}, "
             f"{self.dtype})"
         )
 

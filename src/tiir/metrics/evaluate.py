@@ -12,6 +12,7 @@ import numpy as np
 from tiir.data.positives import Positives
 from tiir.data.protocols import Gallery, default_protocol, describe, resolve
 from tiir.engine import Engine
+from tiir.errors import several
 from tiir.metrics.cascade import cross_facts
 from tiir.metrics.counting import BLOCK
 from tiir.metrics.graded import graded_run
@@ -228,7 +229,7 @@ def _about_ties(ranks: Ranks) -> list[str]:
 def _about_excluded(ranks: Ranks) -> list[str]:
     names = {"i2t": "image", "t2i": "caption"}
     return [
-        f"{number:,} {names[side]} queries have no positive and are left out"
+        f"left out: {several(number, f'{names[side]} query', f'{names[side]} queries')} without a positive"
         for side, number in ranks.excluded.items()
         if number
     ]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tiir.errors import several
 from tiir.notebook import card
 
 __all__ = ["Counts", "Empty", "Ranks", "Ties"]
@@ -115,9 +116,10 @@ class Ranks:
         folds = f", {self.n_folds} folds" if self.n_folds > 1 else ""
         left = sum(self.excluded.values())
         return (
-            f"Ranks({len(self.i2t_counts):,} image queries, {len(self.t2i_counts):,} caption queries, "
-            f"{self.n_images:,} images x {self.n_captions:,} captions{folds}, ties {self.ties}"
-            + (f", {left:,} queries without a positive excluded)" if left else ")")
+            f"Ranks({several(len(self.i2t_counts), 'image query', 'image queries')}, "
+            f"{several(len(self.t2i_counts), 'caption query', 'caption queries')}, {several(self.n_images, 'image')} x "
+            f"{several(self.n_captions, 'caption')}{folds}, ties {self.ties}"
+            + (f", {several(left, 'query', 'queries')} without a positive excluded)" if left else ")")
         )
 
     def _repr_html_(self) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
-from tiir.errors import RunError
+from tiir.errors import RunError, several
 from tiir.io import load_npy, read_ids
 from tiir.scoring.run import Run, RunInfo
 from tiir.scoring.shards import ROWS, Shards
@@ -115,7 +115,7 @@ def _check_values(side: _Converted, path: Path, kind: str, ids: Sequence[str]) -
             raise RunError(f"{path}: the row of {kind} {ids[start + int(zero[0])]!r} is all zero")
     if bad:
         raise RunError(
-            f"{path}: {bad} rows have NaN or infinite values, the first is of {kind} {ids[first]!r}",
+            f"{path}: {several(bad, 'row')} with NaN or infinite values, the first of {kind} {ids[first]!r}",
             hint="half precision may have overflowed: compute the embeddings in float32",
         )
 
@@ -184,7 +184,7 @@ def import_scores(
     if len(infinite):
         image, caption = infinite[0]
         raise RunError(
-            f"{path}: {len(infinite):,} scores are infinite (or beyond float32), the first is of image {dataset.image_ids[image]!r} "
+            f"{path}: {several(len(infinite), 'infinite score')} (or beyond float32), the first of image {dataset.image_ids[image]!r} "
             f"and caption {dataset.caption_ids[caption]!r}",
             hint="mark pairs that were not scored with NaN",
         )
@@ -251,12 +251,12 @@ def _rows(
         return None
     ids = read_ids(Path(ids_path), error=RunError)
     if len(ids) != n_rows:
-        raise RunError(f"{ids_path} has {len(ids)} lines, {path} {n_rows} {kind}s")
+        raise RunError(f"{ids_path} has {several(len(ids), 'line')}, {path} {several(n_rows, kind)}")
     row_of = {key: row for row, key in enumerate(ids)}
     if len(row_of) != len(ids):
         repeated = sorted({key for row, key in enumerate(ids) if row_of[key] != row})
         raise RunError(
-            f"{ids_path} repeats {len(repeated)} {kind} ids: {', '.join(map(repr, repeated[:5]))}",
+            f"{ids_path} repeats {several(len(repeated), f'{kind} id')}: {', '.join(map(repr, repeated[:5]))}",
             hint="one row an id",
         )
     missing = [key for key in wanted if key not in row_of]
@@ -270,7 +270,7 @@ def _rows(
         extra = [key for key in ids if key not in known]
         if not allow_extra:
             raise RunError(
-                f"{ids_path} has {len(extra)} {kind}s that are not in the data set: {', '.join(map(repr, extra[:5]))}",
+                f"{ids_path} has {several(len(extra), kind)} not in the data set: {', '.join(map(repr, extra[:5]))}",
                 hint="another split? --allow-extra leaves them out",
             )
         notes[f"{kind}s_left_out"] = len(extra)

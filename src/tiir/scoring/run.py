@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError, RunError, not_that
+from tiir.errors import DataError, RunError, not_that, several
 from tiir.io import load_npy, read_json, write_json, write_npy
 from tiir.notebook import card
 from tiir.scoring.shards import Placed, Shards, write_rows
@@ -143,10 +143,11 @@ class Run:
     def __repr__(self) -> str:
         kind = "score matrix" if self.image_embeds is None else f"{self.image_embeds.shape[1]}-d embeddings"
         if self.shortlist is not None:
-            kind += f", {len(self.shortlist):,} pairs re-ranked"
+            kind += f", {several(len(self.shortlist), 'pair')} re-ranked"
         i = self.info
         return (
-            f"Run({i.model} on {i.dataset}/{i.split}: {i.images:,} images x {i.captions:,} captions, {kind})"
+            f"Run({i.model} on {i.dataset}/{i.split}: {several(i.images, 'image')} x "
+            f"{several(i.captions, 'caption')}, {kind})"
         )
 
     def _repr_html_(self) -> str:

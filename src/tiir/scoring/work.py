@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
 from tiir.engine import Engine
-from tiir.errors import DataError, ModelError
+from tiir.errors import DataError, ModelError, several
 from tiir.models.base import CrossEncoder, PairModel
 from tiir.scoring.plan import carry_out
 from tiir.scoring.run import Run, RunInfo
@@ -209,8 +209,8 @@ class Work:
     def _announce(self, n_pairs: int, left: int, engine: Engine) -> str:
         d = self.dataset
         text = (
-            f"{n_pairs:,} pairs ({100 * n_pairs / self.n_all:.3g}% of all: {d.n_images:,} images x "
-            f"{len(self.texts):,} distinct captions)"
+            f"{n_pairs:,} pairs ({100 * n_pairs / self.n_all:.3g}% of all: {several(d.n_images, 'image')} x "
+            f"{several(len(self.texts), 'distinct caption')})"
         )
         if left < n_pairs:
             text += f", {left:,} left"

@@ -57,7 +57,7 @@ def test_all_and_the_entry_without_a_photo(small: Path) -> None:
 def test_a_missing_split(small: Path) -> None:
     with pytest.raises(DataError, match="no split 'dev'") as caught:
         prepare(small, split="dev", images=None)
-    assert caught.value.hint == "it has: train (1 images), val (1 images), test (2 images), all (4 images)"
+    assert caught.value.hint == "it has: train (1 image), val (1 image), test (2 images), all (4 images)"
 
 
 @pytest.mark.parametrize(

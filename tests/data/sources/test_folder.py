@@ -196,7 +196,7 @@ def test_images_nobody_described(photos: Path) -> None:
     (photos / "notes.txt").touch()
     with pytest.raises(DataError) as caught:
         prepare(photos, split="test", images=photos)
-    assert "1 problems" in str(caught.value)
+    assert "1 problem in the source" in str(caught.value)
     assert "1 x image without captions\n    sub/forgotten.PNG" in str(caught.value)
     data = prepare(photos, split="test", images=photos, on_bad="skip")
     assert data.image_ids == ["a.jpg", "sub/b.jpg"]
@@ -217,7 +217,7 @@ def test_a_column_of_splits(photos: Path) -> None:
     assert data.image_ids == ["a.jpg"]
     with pytest.raises(DataError, match="no split 'val'") as caught:
         prepare(photos, split="val", images=photos)
-    assert caught.value.hint == "it has: train (1 images), test (1 images)"
+    assert caught.value.hint == "it has: train (1 image), test (1 image)"
 
 
 def test_which_file(photos: Path) -> None:

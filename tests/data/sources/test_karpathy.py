@@ -73,7 +73,7 @@ def test_a_missing_split(coco: Path) -> None:
     with pytest.raises(DataError, match="no split 'dev'") as caught:
         prepare(coco, split="dev", images=None)
     for name in ("restval", "test", "train", "val"):
-        assert f"{name} (1 images)" in str(caught.value.hint)
+        assert f"{name} (1 image)" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

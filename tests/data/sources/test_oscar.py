@@ -101,7 +101,7 @@ def test_a_missing_split(tmp_path: Path) -> None:
     folder(tmp_path / "minival", {1: ["x"]}, split="minival")
     with pytest.raises(DataError, match="no split 'val'") as caught:
         prepare(tmp_path, split="val", images=None)
-    assert caught.value.hint == "it has: minival (1 images), test (3 images)"
+    assert caught.value.hint == "it has: minival (1 image), test (3 images)"
 
 
 class Evil:
