@@ -56,8 +56,13 @@ def test_own_photos_from_folder_to_recall(tiir: Tiir, photos: Path, tmp_path: Pa
     code, out, _ = tiir("evaluate", tmp_path / "run")
     assert "own: 4 images x 8 captions" in " ".join(out.split())
     assert "ties pessimistic" in " ".join(out.split())
+    said = out.splitlines()[-1].replace("SITE", str(tmp_path / "site"))
+    assert said.startswith(f"next: tiir report {tmp_path / 'run'} --out ")
+    assert tiir(*said.split()[2:])[0] == 0
+    assert (tmp_path / "site" / "index.html").is_file()
     code, out, _ = tiir("evaluate", tmp_path / "run", "--table", "markdown")
     assert "| perfect |" in out or "| run |" in out
+    assert "next:" not in out
     code, out, _ = tiir("export", tmp_path / "run", "-f", "csv", "-o", tmp_path / "out.csv")
     assert code == 0
     assert (tmp_path / "out.csv").is_file()

@@ -139,6 +139,11 @@ def evaluate_command(
     for e in evaluations:
         for warning in e.warnings:
             note(f"warning: {e.run}: {warning}")
+    if table == "text":  # the others are pasted elsewhere
+        of = loaded[0].info.fingerprint
+        same = [str(path) for path, run in zip(runs, loaded, strict=True) if run.info.fingerprint == of]
+        moved = f" --dataset {dataset}" if dataset else ""
+        show(f"next: tiir report {' '.join(same)} --out SITE{moved}")
 
 
 def _same_gallery(evaluations: Sequence[Any]) -> list[list[Any]]:
