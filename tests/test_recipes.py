@@ -68,7 +68,9 @@ def test_every_shipped_recipe_can_be_planned(name: str, tmp_path: Path, tiir: Ve
     to = tmp_path / "to"
     code, out, err = tiir("run", name, "--to", to, "--dry-run", "--json")
     assert code == 0, err
-    steps = json.loads(out)[name]
+    (plan,) = json.loads(out)
+    assert (plan["recipe"], plan["title"]) == (name, recipe.title)
+    steps = plan["steps"]
     assert [step["step"] for step in steps][-1] == f"report {name}"
     assert not any(step["done"] for step in steps)
     assert not to.exists()
@@ -388,7 +390,9 @@ def test_on_a_miniature_coco(
     code, out, err = tiir("run", clip, *common, "--json")
     assert code == 0, err
     assert not (to / "coco" / "train2014").exists()  # a third of the pictures is enough
-    found = json.loads(out)[0]["protocols"]["own"]
+    (entry,) = json.loads(out)
+    assert (entry["recipe"], entry["title"]) == ("clip", "a test")  # named as with --dry-run
+    found = entry["protocols"]["own"]
     own = evaluate(Run.load(to / "clip"), Dataset.load(to / "coco" / "coco-test"), "own", resamples=0)
     row = found["metrics"]["i2t_R@1"]
     assert row["value"] == own.values["i2t_R@1"]
@@ -406,7 +410,7 @@ def test_on_a_miniature_coco(
     assert "lxmert, own: WITHIN 200 points of the published numbers (nobody)" in out
     assert Run.load(to / "lxmert").info.notes["share"] == 100
     code, out, err = tiir("run", tmp_path / "lxmert.yaml", *common, "--dry-run", "--json")
-    assert all(step["done"] for step in json.loads(out)["lxmert"])
+    assert all(step["done"] for step in json.loads(out)[0]["steps"])
     assert len(server.ranges) == asked + 1
 
 
@@ -463,4 +467,4 @@ def test_the_studys_clip_row_beside_what_was_published(tiir: Verb) -> None:
     assert "negatives" in outcome.to_dict()["note"]
     code, out, err = tiir("reproduce", "study", "--dry-run", "--json", "--to", "nowhere")
     assert code == 0, err
-    assert list(json.loads(out)) == ["study-clip-b32", "study-lxmert"]
+    assert [plan["recipe"] for plan in json.loads(out)] == ["study-clip-b32", "study-lxmert"]

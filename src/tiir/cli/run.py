@@ -83,12 +83,13 @@ def _run(
 
     recipes, parts = [find_recipe(name) for name in names], read_sources(sources)
     if dry_run:
-        planned = {recipe.name: recipe_steps(recipe, to, device=device, sources=parts) for recipe in recipes}
+        planned = [(recipe, recipe_steps(recipe, to, device=device, sources=parts)) for recipe in recipes]
         if as_json:
-            typer.echo(json.dumps({name: step_facts(steps) for name, steps in planned.items()}, indent=2))
+            plans = [{"recipe": r.name, "title": r.title, "steps": step_facts(steps)} for r, steps in planned]
+            typer.echo(json.dumps(plans, indent=2, ensure_ascii=False))
             return
-        for recipe in recipes:
-            show(step_table(f"{recipe.title}, in {to}", planned[recipe.name]))
+        for recipe, steps in planned:
+            show(step_table(f"{recipe.title}, in {to}", steps))
         note(
             f"{RATES}; ?: not known beforehand; models are fetched from the hub where they are not on this machine"
         )
