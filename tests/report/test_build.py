@@ -131,6 +131,20 @@ def test_every_list_is_that_of_the_query_table(world: tuple[Dataset, list[Run], 
     assert set(judged) == {1, 0, -1}
 
 
+def test_lists_of_a_small_gallery_end_with_it(tmp_path: Path) -> None:
+    data = scenes.prepare(tmp_path / "data", split="test", n=4)
+    run = embeddings(data, "small", 1.0, tmp_path)
+    build_site([run], data, tmp_path / "site", resamples=0)
+    block, table = blocks(tmp_path / "site")["lists-0-0"], query_table(run, data)
+    assert {len(top) for top in table["top"]} == {4, 10}
+    for row, (top, scores, hits) in enumerate(
+        zip(table["top"], table["top_scores"], table["top_positive"], strict=True)
+    ):
+        assert block["score"][row] == pytest.approx(scores, rel=1e-4)
+        assert [bool(block["positive"][row] >> place & 1) for place in range(len(top))] == hits
+        assert {len(block[name][row]) for name in ("top", "score", "suspicion", "judged")} == {len(top)}
+
+
 def test_corrected_captions_are_those_with_typos(world: tuple[Dataset, list[Run], Path]) -> None:
     data, runs, site = world
     found = blocks(site)

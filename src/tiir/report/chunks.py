@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tiir.errors import DataError
 from tiir.io import read_text
@@ -18,6 +19,7 @@ SITE_NAME = re.compile(r"(?:site|images|captions|queries|thumbs|(?:lists|wrong)-
 """Names of data files. They are made of positions, never of ids."""
 UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")  # ends a script, ends a line in old engines, is no UTF-8
 DIGITS = 5  # of scores
+MOST = 300  # a power of ten that no digits more make infinite
 
 
 def data_script(name: str, value: Any) -> str:
@@ -55,15 +57,27 @@ def read_data(path: Path) -> Any:
         ) from None
 
 
-def rounded(values: Iterable[float], digits: int = DIGITS) -> list[float | None]:
+def rounded(values: npt.ArrayLike, digits: int = DIGITS) -> list[Any]:
     """Numbers with few significant digits, as they read; None for NaN and infinity.
+
+    Args:
+        values: of any shape; the lists have it, too.
+        digits: that are kept.
 
     Example:
         >>> rounded([0.123456789, 12.0, float("nan")])
         [0.12346, 12, None]
     """
-    form = f"%.{digits}g"
-    short = (float(form % value) for value in values)
-    return [
-        None if not math.isfinite(s) else int(s) if s.is_integer() and abs(s) < 1e15 else s for s in short
-    ]
+    exact = np.asarray(values, np.float64)
+    finite = np.isfinite(exact)
+    size = np.abs(np.where(finite & (exact != 0), exact, 1.0))
+    places = np.clip(digits - 1 - np.floor(np.log10(size)).astype(np.int64), -MOST, MOST)
+    # Whole numbers by powers of ten that are exact: the quotient is the float nearest to the decimal.
+    up, down = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)
+    short = np.round(np.where(finite, exact, 0.0) * up / down) * down / up
+    found = short.astype(object)
+    whole = (short == np.floor(short)) & (np.abs(short) < 1e15)
+    found[whole] = short[whole].astype(np.int64)
+    found[~finite] = None
+    nested: list[Any] = found.tolist()
+    return nested

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ HARD_AFTER = 10
 TAGS = (*CAPTION_TAGS, "missing label", "near duplicate", "hub", "anti-hub")
 JUDGED = {"right": 1, "wrong": -1, "": 0}
 SIDES = ("i2t", "t2i")
+PLACES = 1 << np.arange(DEPTH)  # a bit a place
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,42 +198,52 @@ def lists_data(
         tags: numbered as in the masks.
         typos: of each caption that has any, by its position.
     """
-    found = view.diagnosis.suspects
-    found = found[found["row"].isin(rows)]
-    known = found[found["suspicion"].notna()]
-    doubts = _by_place(known, rounded(known["suspicion"], 3))
-    judged = _by_place(found, [JUDGED[word] for word in found["judged"]])
+    suspects = view.diagnosis.suspects
+    at = suspects["row"].to_numpy(), suspects["place"].to_numpy() - 1
+    suspicion, judged = np.full((len(view.table), DEPTH), -1.0), np.zeros((len(view.table), DEPTH), np.int64)
+    suspicion[at] = suspects["suspicion"].fillna(-1)
+    judged[at] = sum(mark * (suspects["judged"] == word).to_numpy() for word, mark in JUDGED.items())
     number = {tag: n for n, tag in enumerate(tags)}
     evidence: dict[int, list[list[Any]]] = {}
     tagged = view.diagnosis.tags
     for row, tag, text in zip(*_columns(tagged, "row", "tag", "evidence"), strict=True):
         evidence.setdefault(row, []).append([number[tag], text])
     for start in range(0, len(rows), CHUNK):
-        block: dict[str, list[Any]] = {name: [] for name in LISTS}
-        chunk = view.table.iloc[rows[start : start + CHUNK]]
-        block["best_score"] = rounded(chunk["best_positive_score"])
-        scores = iter(rounded(score for of_one in chunk["top_scores"] for score in of_one))
-        asked = _columns(chunk, "direction", "query", "text", "best_positive", "top", "top_positive")
-        for n, side, query, text, best, top, positive in zip(chunk.index, *asked, strict=True):
-            here = dataset.caption_position if side == "i2t" else dataset.image_position
-            block["best"].append(here[best])
-            block["top"].append([here[name] for name in top])
-            block["score"].append(list(islice(scores, len(top))))
-            block["positive"].append(sum(1 << place for place, hit in enumerate(positive) if hit))
-            places = range(1, len(top) + 1)
-            block["suspicion"].append([doubts.get((n, place), -1) for place in places])
-            block["judged"].append([judged.get((n, place), 0) for place in places])
-            block["evidence"].append(evidence.get(n, []))
-            slips = typos.get(dataset.caption_position[query], ()) if side == "t2i" else ()
-            block["corrected"].append(correct(text, slips) if slips else None)
-        yield {"start": start, **block}
+        shown = rows[start : start + CHUNK]
+        chunk = view.table.iloc[shown]
+        sides, queries, texts = _columns(chunk, "direction", "query", "text")
+        best, tops = _columns(chunk, "best_positive", "top")
+        listed = [dataset.caption_position if side == "i2t" else dataset.image_position for side in sides]
+        slips = [
+            typos.get(dataset.caption_position[query], ()) if side == "t2i" else ()
+            for side, query in zip(sides, queries, strict=True)
+        ]
+        long = np.fromiter(map(len, tops), np.int64)
+        yield {
+            "start": start,
+            "best": [position[name] for position, name in zip(listed, best, strict=True)],
+            "best_score": rounded(chunk["best_positive_score"]),
+            "top": [[position[name] for name in top] for position, top in zip(listed, tops, strict=True)],
+            "score": _cut(rounded(_by_place(chunk["top_scores"], long)), long),
+            "positive": (_by_place(chunk["top_positive"], long).astype(np.int64) @ PLACES).tolist(),
+            "suspicion": _cut(rounded(suspicion[shown], 3), long),
+            "judged": _cut(judged[shown].tolist(), long),
+            "evidence": [evidence.get(row, []) for row in shown.tolist()],
+            "corrected": [correct(text, found) if found else None for text, found in zip(texts, slips, strict=True)],
+        }  # fmt: skip
 
 
-LISTS = ("best", "best_score", "top", "score", "positive", "suspicion", "judged", "evidence", "corrected")
+def _by_place(lists: pd.Series, long: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    # Queries x places; 0 beyond the end of a list.
+    made = np.zeros((len(lists), DEPTH))
+    made[np.arange(DEPTH) < long[:, None]] = np.fromiter(chain.from_iterable(lists), np.float64)
+    return made
 
 
-def _by_place(found: pd.DataFrame, values: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    return dict(zip(zip(found["row"].tolist(), found["place"].tolist(), strict=True), values, strict=True))
+def _cut(lists: list[list[Any]], long: npt.NDArray[np.int64]) -> list[list[Any]]:
+    if (long == DEPTH).all():
+        return lists
+    return [values[:end] for values, end in zip(lists, long.tolist(), strict=True)]
 
 
 def _columns(frame: pd.DataFrame, *names: str) -> list[npt.NDArray[Any]]:
@@ -242,14 +253,17 @@ def _columns(frame: pd.DataFrame, *names: str) -> list[npt.NDArray[Any]]:
 
 def wrong_data(view: RunView, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
     """Blocks `wrong-R-C` of a Run: for each image the shown caption queries whose list holds it wrongly."""
-    wrong: list[list[int]] = [[] for _ in range(dataset.n_images)]
     table = view.table.iloc[rows]
-    for n, (side, top, positive) in enumerate(
-        zip(table["direction"], table["top"], table["top_positive"], strict=True)
-    ):
-        if side == "t2i":
-            for name, hit in zip(top, positive, strict=True):
-                if not hit:
-                    wrong[dataset.image_position[name]].append(n)
+    asked = np.flatnonzero(table["direction"] == "t2i")
+    table = table.iloc[asked]
+    query = np.repeat(asked, np.fromiter(map(len, table["top"]), np.int64))
+    names, hits = (chain.from_iterable(table[name]) for name in ("top", "top_positive"))
+    image = np.fromiter(map(dataset.image_position.__getitem__, names), np.int64)
+    wrong = ~np.fromiter(hits, np.bool_)
+    query, image = query[wrong], image[wrong]
+    by_image = np.argsort(image, kind="stable")
+    ends = np.searchsorted(image[by_image], np.arange(dataset.n_images + 1))
+    found = query[by_image].tolist()
     for start in range(0, dataset.n_images, CHUNK):
-        yield {"start": start, "rows": wrong[start : start + CHUNK]}
+        edges = ends[start : start + CHUNK + 1].tolist()
+        yield {"start": start, "rows": [found[a:b] for a, b in pairwise(edges)]}
