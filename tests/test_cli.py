@@ -132,6 +132,47 @@ def test_out_that_is_a_file_or_lies_below_one(tiir: Tiir, photos: Path, tmp_path
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_out_among_other_files(tiir: Tiir, photos: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    """Nothing is written among a user's files; what tiir left there itself is no hindrance."""
+    data, config = tmp_path / "data", tmp_path / "clip.yaml"
+    assert tiir("prepare", "folder", photos, "-o", data)[0] == 0
+    config.write_text(f"model: {tiny_clip}\n")
+    np.save(tmp_path / "scores.npy", np.ones((4, 8), np.float32))
+    before = sorted(photos.iterdir())
+    score = ("score", tiny_clip, data, "-o")
+    for verb in (
+        (*score, photos),
+        (*score, photos, "--overwrite"),
+        (*score, photos, "--resume"),
+        ("import", "scores", tmp_path / "scores.npy", "-d", data, "-o", photos),
+        ("prepare", "folder", photos, "-o", photos, "--overwrite"),
+        ("prepare", "scenes", "-o", photos),
+        ("train", "clip", data, "--config", config, "-o", photos),
+        ("demo", "-o", photos, "--overwrite"),
+    ):
+        code, out, err = tiir(*verb)
+        assert (code, out) == (2, ""), verb
+        assert f"{photos} holds other files than those of a" in err
+        assert "such as captions.csv\n  -> name a new or an empty directory" in err
+        assert sorted(photos.iterdir()) == before
+
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)  # as a recipe is trained under torchrun
+    (run / ".hidden").touch()
+    assert tiir(*score, run)[0] == 0
+    (run / "notes.txt").write_text("mine")
+    for again in ("--resume", "--overwrite"):
+        assert tiir(*score, run, again)[0] == 0
+    (data / "dataset.json").unlink()  # as a kill leaves it
+    assert tiir("prepare", "folder", photos, "-o", data)[0] == 0
+    (run / "run.json").unlink()
+    assert tiir(*score, run)[0] == 2
+    (run / ".parts").mkdir()
+    (run / ".parts" / "plan.json").write_text("{}")  # a begun one, of another plan
+    assert "holds an unfinished run" in tiir(*score, run)[2]
+    assert tiir(*score, run, "--overwrite")[0] == 0
+
+
 # Exact figures of the README beside the runs, found by brute force on whole matrices.
 EXPECTED = {
     "resnet50-minilm-ft": (34.40, 60.30, 72.50, 25.28, 55.50, 68.84, 316.82),

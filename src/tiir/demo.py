@@ -12,6 +12,7 @@ from tiir.data.protocols import resolve
 from tiir.data.sources.scenes import prepare
 from tiir.errors import ConfigError
 from tiir.features.scenes import scenes_features
+from tiir.io import check_out
 from tiir.metrics.evaluate import Evaluation, evaluate
 from tiir.report.build import build_site
 from tiir.report.folder import check_folder
@@ -50,13 +51,11 @@ def run_demo(
         the page.
 
     Raises:
-        ConfigError: `out` already holds a demo and `overwrite` is False, or is a file; or its `site/` is no site.
+        ConfigError: `out` already holds a demo and `overwrite` is False, or is a file or holds other files; or its `site/` is no site.
     """
     from tiir.models import load
     from tiir.models.lxmert import Lxmert
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", hint="name a directory")
     made = (
         "scenes/dataset.json",
         "clip/run.json",
@@ -65,6 +64,7 @@ def run_demo(
     )
     if not overwrite and any((out / name).exists() for name in made):
         raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
+    check_out(out, "a demo", marks=("scenes/images",))
     check_folder(out / "site", overwrite=True)
     say(f"preparing Scenes: {images:,} drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"

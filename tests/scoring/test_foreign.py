@@ -189,6 +189,22 @@ def test_extra_rows_are_refused_or_left_out_on_demand(tmp_path: Path) -> None:
     assert run.info.notes["images_left_out"] == 1
 
 
+def test_what_a_run_is_made_of_is_not_replaced(tmp_path: Path) -> None:
+    """Under --in-place a Run removes arrays of its own directory that it does not hold."""
+    images, captions = tmp_path / "image_embeds.npy", tmp_path / "text_embeds.npy"
+    for path, array in ((images, IMAGES), (captions, TEXTS), (tmp_path / "scores.npy", SCORES)):
+        np.save(path, array.astype(np.float32))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for in_place in (False, True):
+        with pytest.raises(RunError, match=r"is where .*image_embeds\.npy lies"):
+            import_embeddings(
+                images, captions, DATA, "d", tmp_path, name="m", in_place=in_place, overwrite=True
+            )
+    with pytest.raises(RunError, match=r"is where .*scores\.npy lies"):
+        import_scores(tmp_path / "scores.npy", DATA, "d", tmp_path, name="m")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"images": IMAGES[:3]}, "has 3 images, the data set 4"),
     ({"image": ["a", "b", "c", "d"]}, r"lacks 1 of the data set's 4 images: 'ç"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tiir.errors import MARKS, ConfigError
+from tiir.io import check_out
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -49,6 +50,14 @@ __all__ = [
     "show",
 ]
 
+BEGUN = {
+    "dataset.json": (),
+    "run.json": (".parts/plan.json", "recipe.json"),
+}  # marks of one that is not finished
+PARTS = {  # names of what else may lie in one that is not finished
+    "dataset.json": {"images", "images.parquet", "captions.parquet", "judgements.parquet", "skipped.parquet"},
+    "run.json": {"image_embeds.npy", "text_embeds.npy", "scores.npy", "shortlist.npz", "model", "report"},
+}
 OnBad = Literal["error", "skip"]
 Ties = Literal["pessimistic", "optimistic", "expected"]
 Empty = Literal["error", "exclude"]
@@ -157,8 +166,6 @@ def save_dataset(dataset: Dataset, out: Path, overwrite: bool, captions_per_imag
 
 def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
     """Refuse an --out that is taken: before the long work, not after it."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", hint="name a directory")
     other = {"dataset.json": "run.json", "run.json": "dataset.json"}[holds]
     if (out / other).exists():
         raise ConfigError(f"{out} holds {MARKS[other]}", hint="choose another --out")
@@ -167,6 +174,7 @@ def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
             f"{out} already holds {MARKS[holds]}",
             hint="choose another --out, or --overwrite",
         )
+    check_out(out, MARKS[holds], marks=(holds, *BEGUN[holds]), ours=PARTS[holds])
 
 
 def memory_of(text: str) -> int:

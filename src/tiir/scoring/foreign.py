@@ -60,8 +60,9 @@ def import_embeddings(
 
     Raises:
         RunError: ids that do not line up, widths that differ, NaN or infinite values, Python objects; in place,
-            anything that would have to be changed.
+            anything that would have to be changed; arrays that lie in `out`.
     """
+    _check_apart(out, images, captions)
     notes: dict[str, Any] = {"imported": [str(images), str(captions)], "normalized": normalize}
     sides: list[Any] = []
     for kind, path, ids_path, ids in [
@@ -81,6 +82,13 @@ def import_embeddings(
     if in_place:
         info = info.model_copy(update={"embeddings": {"image": sides[0].place(), "text": sides[1].place()}})
     return Run(info, sides[0], sides[1]).save(out, overwrite=overwrite)
+
+
+def _check_apart(out: Path | str, *sources: Path | str) -> None:
+    # The Run's own files may have the names of what it is made of.
+    for source in sources:
+        if Path(source).resolve().parent == Path(out).resolve():
+            raise RunError(f"--out {out} is where {source} lies", hint="choose another --out")
 
 
 class _Converted:
@@ -163,9 +171,10 @@ def import_scores(
 
     Raises:
         RunError: shapes or ids that do not line up, labels that mark other pairs, infinite scores, no score at all,
-            Python objects.
+            Python objects; a file that lies in `out`.
     """
     path = Path(path)
+    _check_apart(out, path)
     notes: dict[str, Any] = {"imported": str(path)}
     sides = [
         _order(("image", dataset.image_ids), path, image_ids, notes),
