@@ -43,7 +43,7 @@ peers: $(VENV)/.peers  ## Install other retrieval tools and compare tiir with th
 docs: install  ## Build the documentation as site/; a warning is an error
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.peers  ## Run every benchmark (about an hour) and write benchmarks/RESULTS.md
+bench: $(VENV)/.peers  ## Run every benchmark (an hour and a half) and write benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: help install demo test test-fast lint peers docs bench

@@ -30,9 +30,9 @@ Written by `make bench` (`python benchmarks/run.py`); do not edit. Ratios are th
 range, both sides in one process run; seconds are of the machine named. `BY_HAND.md`: what takes longer.
 """
 
-# In this order; what a whole run takes on two cores is about an hour.
+# In this order; what a whole run takes on two cores is an hour and a half.
 COMMANDS = {
-    "peers": "--photos 300",
+    "peers": "--photos 1000",
     "ranks": "",
     "encode_text": "--captions 1000 --rounds 2",
     "lxmert_pairs": "--captions 64 --images 12",
@@ -85,7 +85,7 @@ def section(name: str, output: str, seconds: float, where: str) -> str:
 def sections(text: str) -> dict[str, str]:
     """The sections of RESULTS.md by benchmark."""
     parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    return {part[3 : part.index(":")]: part for part in parts}
+    return {part[3 : part.index(":")]: part.rstrip() + "\n" for part in parts}
 
 
 def main() -> int:

@@ -67,6 +67,8 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path, monkeypatch: 
     assert "\n| a |\n| - |\n\n| b |\n\n```text\nslow\n```\n" in text
     assert "old two" in text
     assert "old three" in text
+    assert run.main() == 1
+    assert "\n\n\n" not in results.read_text()
     assert text.index("## one") < text.index("## two") < text.index("## three")
 
 
