@@ -15,7 +15,7 @@ import pandas as pd
 
 from tiir.analysis.words import UNCOUNTED, tokens
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError
+from tiir.errors import DataError, several
 from tiir.report.figures import TEXT
 from tiir.report.photo_grid import (
     PLAIN,
@@ -205,7 +205,7 @@ def where_a_beats_b(
                 draw_photo(figure, cell, dataset, image, "", hit)
     note = (
         f"Blue frame and \N{CHECK MARK}: positive. Bold orange: words that no caption of {name_b}'s first photo holds. "
-        f"The {len(pairs)} queries with the largest ratio of ranks."
+        f"The {several(len(pairs), 'query', 'queries')} with the largest ratio of ranks."
     )
     return noted(figure, note)
 
