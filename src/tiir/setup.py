@@ -241,4 +241,4 @@ def _is_from(info: FeatureInfo, extractor: str) -> bool:
         return info.extractor == extractor
     from tiir.models.loading import revision_of
 
-    return info.weights == revision_of(folder, None)
+    return info.weights == revision_of(folder)

@@ -8,15 +8,15 @@ from typing import Any, cast
 import httpx
 import pytest
 from huggingface_hub.constants import ENDPOINT
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
 from tiir.models import loading
 from tiir.models.loading import unloadable
 
 NAME = "some/clip"
-GATED = GatedRepoError(
-    "403", response=cast("Any", httpx.Response(403, request=httpx.Request("GET", "http://x")))
-)
+ANSWER = cast("Any", httpx.Response(403, request=httpx.Request("GET", "http://x")))
+GATED = GatedRepoError("403", response=ANSWER)
+DOWN = HfHubHTTPError("503 Server Error", response=ANSWER)
 
 
 def raised(message: str, cause: BaseException | None) -> OSError:
@@ -33,6 +33,7 @@ def raised(message: str, cause: BaseException | None) -> OSError:
         (raised("no", LocalEntryNotFoundError("x")), False, f"`hf download {NAME} --local-dir FOLDER`"),
         (raised("gated repo.\nMore", GATED), False, f"at {ENDPOINT}/{NAME}, then run `hf auth login`"),
         (raised("no valid identifier\nMore", None), False, f"{NAME}: no valid identifier\n  -> check the id"),
+        (DOWN, False, f"cannot load {NAME}: 503 Server Error\n  -> check the network and HF_ENDPOINT, or try"),
         (raised("no CLIPModel", ImportError("needs sentencepiece")), False, "needs sentencepiece\n  -> install"),
     ],
 )  # fmt: skip

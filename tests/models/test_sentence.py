@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from tiir.errors import ModelError
-from tiir.models.sentence import SentenceEncoder, _takes_first
+from tiir.models.sentence import SentenceEncoder
 
 TEXTS = ["a dog runs", "a cat", "a dog runs", "two dogs and a cat on grass"]
 
@@ -73,20 +72,3 @@ def test_further_layers_are_refused(encoder: Path, tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelError, match="not known here: Dense"):
         SentenceEncoder(str(folder), device="cpu")
-
-
-def test_the_pooling_of_a_hub_model_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
-
-    def download(name: str, file: str) -> str:
-        if file == "modules.json" or name == "some/plain":
-            raise EntryNotFoundError("none")
-        if name == "some/offline":
-            raise LocalEntryNotFoundError("offline")
-        return str(tmp_path / "config.json")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    assert _takes_first("some/cls")
-    assert not _takes_first("some/plain")
-    with pytest.raises(ModelError, match="cannot be told offline"):
-        _takes_first("some/offline")

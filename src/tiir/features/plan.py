@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiir.errors import DataError
+from tiir.errors import DataError, pinned
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import DTYPES, Columns, Header, allocate, mapped, part_of, read_header
 from tiir.features.writer import FeatureWriter
@@ -68,7 +68,6 @@ def check_same(
     columns: Columns,
 ) -> None:
     """Refuse to go on with a file that was begun with another plan."""
-    hint = "resume with the same source and options, or start again with --overwrite"
     skip = {"created", "dataset_path", "skipped"}
     left = [name for name in image_ids if name not in header.info.skipped]
     earlier, now = (
@@ -80,9 +79,15 @@ def check_same(
     now |= {"shape": (len(left), *shape[1:]), "dtype": dtype, "columns": planned}
     for key, value in now.items():
         if earlier[key] != value:
-            raise DataError(f"{path} was begun with {key} {earlier[key]!r}, now it is {value!r}", hint=hint)
+            raise DataError(
+                f"{path} was begun with {key} {earlier[key]!r}, now it is {value!r}",
+                hint=f"resume with the same source{pinned(earlier[key])} and options, or start again with --overwrite",
+            )
     if header.image_ids != tuple(left):
-        raise DataError(f"{path} was begun with other images", hint=hint)
+        raise DataError(
+            f"{path} was begun with other images",
+            hint="resume with the same data set, or start again with --overwrite",
+        )
 
 
 @contextmanager

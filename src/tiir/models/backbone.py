@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -57,7 +57,8 @@ class VisionBackbone:
         self, name: str, *, device: str = "auto", size: int | None = None, revision: str | None = None
     ) -> None:
         self._device = choose_device(device)
-        whole, self._processor = _load(name, revision)
+        options = load_options(name, revision)
+        whole, self._processor = _load(name, options)
         self._model = getattr(whole, "vision_model", whole).eval()
         settle(self._model, self._device)
         self._config = getattr(whole.config, "vision_config", whole.config)
@@ -78,7 +79,7 @@ class VisionBackbone:
         self.colour: Literal["rgb", "bgr"] = "bgr" if flipped else "rgb"
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, whole),
+            revision=revision_of(name, options),
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -145,8 +146,7 @@ class VisionBackbone:
         return last[:, extra:].transpose(1, 2).reshape(n, width, side, side)
 
 
-def _load(name: str, revision: str | None) -> tuple[Any, Any]:
-    options = load_options(name, revision)
+def _load(name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
     try:
         with quiet():
             model, report = transformers.AutoModel.from_pretrained(
@@ -155,7 +155,7 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
             # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
             processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem) from problem
+        raise unloadable(name, problem, options) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     prefix = "vision_model." if hasattr(model, "vision_model") else ""
     random = sorted(

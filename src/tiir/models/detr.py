@@ -54,7 +54,8 @@ class Detr:
 
     def __init__(self, name: str, *, device: str = "auto", revision: str | None = None) -> None:
         self._name, self._device = name, choose_device(device)
-        self._model, self._processor = _load(name, revision)
+        options = load_options(name, revision)
+        self._model, self._processor = _load(name, options)
         settle(self._model.eval(), self._device)
         self._off = {"do_pad": False} if hasattr(self._processor, "do_pad") else {}
         self.input_size = lru_cache(maxsize=None)(self._input_size)
@@ -75,7 +76,7 @@ class Detr:
         self.notes: Mapping[str, Any] = {"queries": self.queries, "order": "best class score first"}
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, self._model),
+            revision=revision_of(name, options),
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -165,8 +166,7 @@ class _Output:
         self.scores = scores  # (n, Q, C)
 
 
-def _load(name: str, revision: str | None) -> tuple[Any, Any]:
-    options = load_options(name, revision)
+def _load(name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
     try:
         with quiet():
             model, report = transformers.AutoModelForObjectDetection.from_pretrained(
@@ -174,7 +174,7 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
             )
             processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem) from problem
+        raise unloadable(name, problem, options) from problem
     random = sorted(report["missing_keys"])
     if random:
         raise ModelError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -61,7 +61,8 @@ class TransformersDualEncoder:
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         self._device = choose_device(device)
         self._dtype = torch.float32
-        model, self._images, self._tokenizer = load_parts(name, revision)
+        options = load_options(name, revision)
+        model, self._images, self._tokenizer = load_parts(name, options)
         settle(model, self._device)
         self._model = model.eval()
         self._image_keys = _arguments(model.get_image_features)
@@ -83,7 +84,7 @@ class TransformersDualEncoder:
             self._model.to(self._dtype)
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, model),
+            revision=revision_of(name, options),
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             captions=f"padded to {self._pad_to} tokens" if self._pad_to else "bucketed by length",
@@ -199,17 +200,17 @@ class TransformersDualEncoder:
         return bool(np.abs(padded - trimmed).max() <= TOLERANCE)
 
 
-def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
+def load_parts(name: str, options: Mapping[str, Any] | None = None) -> tuple[Any, Any, Any]:
     """Read a dual encoder's model, image processor and tokenizer.
 
     Args:
         name: hub id or directory.
-        revision: of a hub model.
+        options: from `load_options`, which is asked where they are not given.
 
     Raises:
         ModelError: missing, damaged, incomplete, or no dual encoder.
     """
-    options = load_options(name, revision)
+    options = options or load_options(name)
     # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
@@ -228,7 +229,7 @@ def load_parts(name: str, revision: str | None = None) -> tuple[Any, Any, Any]:
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem) from problem
+        raise unloadable(name, problem, options) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     random = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED))
     if random:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_ETAG_TIMEOUT, HF_HUB_OFFLINE
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import logging
 
 from tiir import __version__
@@ -27,6 +36,7 @@ __all__ = [
     "choose_device",
     "exact_convolutions",
     "load_options",
+    "model_file",
     "quiet",
     "revision_of",
     "settle",
@@ -74,8 +84,12 @@ def settle(model: torch.nn.Module, device: torch.device) -> None:
 def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
     """Arguments of transformers' `from_pretrained` for a hub id or a directory.
 
+    A hub model is loaded by the commit that its revision is now, so that all its files are of one. Where the hub does
+    not answer, the cache says which commit that was, and has the files.
+
     Raises:
-        ModelError: no such directory, or a revision of one.
+        ModelError: no such directory or hub model, a revision of a directory, or the hub does not answer and the cache
+            does not know the model.
     """
     local = Path(name).is_dir()
     if local and revision is not None:
@@ -86,21 +100,74 @@ def load_options(name: str, revision: str | None = None) -> dict[str, Any]:
         raise ModelError(
             f"no such model directory: {name}", hint=f"give a directory, or a hub id{similar(name)}"
         )
-    return {"trust_remote_code": False} | ({} if local else {"revision": revision or "main"})
+    if local:
+        return {"trust_remote_code": False}
+    commit, answered = _commit(name, revision or "main")
+    return {"trust_remote_code": False, "revision": commit, "local_files_only": not answered}
 
 
-def unloadable(name: str, problem: Exception) -> ModelError:
+def _commit(name: str, revision: str) -> tuple[str, bool]:
+    # The commit of a hub model, and whether the hub said so: asked once, where its client tries each file for half a minute.
+    try:
+        commit = HfApi().model_info(name, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT).sha
+    except Exception as problem:  # whatever the HTTP library of the hub's client raises
+        try:
+            folder = snapshot_download(
+                name, revision=revision, allow_patterns="config.json", local_files_only=True
+            )
+        except (LocalEntryNotFoundError, HFValidationError) as absent:
+            if not isinstance(problem, HfHubHTTPError):
+                absent.__cause__ = problem
+                raise unloadable(name, absent) from absent
+            raise unloadable(name, problem) from problem
+        return Path(folder).name, False
+    with suppress(
+        Exception
+    ):  # so that the cache can say it, too; what is wrong shows when the model is loaded
+        hf_hub_download(name, "config.json", revision=revision)
+    return str(commit), True
+
+
+def model_file(name: str, file: str, options: Mapping[str, Any]) -> Path | None:
+    """A file of a hub id or a directory; None where it has no such file.
+
+    Args:
+        name: of the model.
+        file: its path in there.
+        options: of the model, from `load_options`.
+
+    Raises:
+        ModelError: it cannot be fetched, and the cache does not know whether there is one.
+    """
+    if Path(name).is_dir():
+        path = Path(name) / file
+        return path if path.is_file() else None
+    where = {"revision": options["revision"], "local_files_only": options["local_files_only"]}
+    try:
+        known = try_to_load_from_cache(name, file, revision=options["revision"])
+        if known is None:
+            known = hf_hub_download(name, file, **where)
+    except Exception as problem:  # see `_commit`
+        if isinstance(problem, EntryNotFoundError) and not isinstance(problem, LocalEntryNotFoundError):
+            return None
+        raise unloadable(name, problem, options) from problem
+    return Path(known) if isinstance(known, str) else None  # the cache knows, too, that a file is not there
+
+
+def unloadable(name: str, problem: Exception, options: Mapping[str, Any] | None = None) -> ModelError:
     """What to raise where transformers could not load a model: the cause in one line, and what to do about it.
 
     Args:
         name: hub id or directory.
         problem: what transformers raised.
+        options: it was loaded with, from `load_options`.
 
     Example:
         >>> print(unloadable("clip-b32", ValueError("Unrecognized model")))
         cannot load clip-b32: Unrecognized model
           -> check the id
     """
+    away = "this process is offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else f"{ENDPOINT} cannot be reached"
     causes: list[BaseException] = [problem]
     while cause := causes[-1].__cause__:
         causes.append(cause)
@@ -110,20 +177,31 @@ def unloadable(name: str, problem: Exception) -> ModelError:
             hint = f"install what it asks for; {hint}"
     elif Path(name).is_dir():
         problem_line, hint = _first_line(problem), "the directory may be incomplete or damaged"
+    elif options and options.get("local_files_only"):
+        problem_line = _first_line(problem)
+        hint = f"only the cache {HF_HUB_CACHE} was read, because {away}; it may not hold all of the model"
     elif any(isinstance(cause, GatedRepoError) for cause in causes):
         problem_line = "the hub gives it only to those who were granted access"
         hint = f"ask for it at {ENDPOINT}/{name}, then run `hf auth login`"
+    elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        problem_line = f"there is no such directory, and {ENDPOINT} has no such model, or a private one"
+        hint = f"check the name{similar(name)}; for a private one run `hf auth login`"
+    elif any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        problem_line = "the hub has no such revision of it"
+        hint = f"give a commit, tag or branch of {ENDPOINT}/{name}, or none"
     elif any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
-        where = (
-            "this process is offline (HF_HUB_OFFLINE)" if HF_HUB_OFFLINE else f"{ENDPOINT} cannot be reached"
-        )
-        problem_line = f"there is no such directory, the hub's cache does not hold it, and {where}"
+        why = "" if isinstance(causes[-1], LocalEntryNotFoundError) else f" ({_first_line(causes[-1])})"
+        problem_line = f"there is no such directory, the cache {HF_HUB_CACHE} does not hold it, and {away}"
+        problem_line += "" if HF_HUB_OFFLINE else why
         hint = (
-            f"check the name{similar(name)}; a hub model is downloaded where there is a network, by "
-            f"`hf download {name} --local-dir FOLDER`, and FOLDER, copied here, given as the model"
+            f"check the name{similar(name)}{'' if HF_HUB_OFFLINE else ' and the network'}; a hub model is downloaded "
+            f"where there is a network, by `hf download {name} --local-dir FOLDER`, and FOLDER, copied here, given as "
+            "the model"
         )
     else:
         problem_line, hint = _first_line(problem), f"check the id{similar(name)}"
+        if isinstance(problem, HfHubHTTPError):
+            hint = "check the network and HF_ENDPOINT, or try it again later"
     return ModelError(f"cannot load {name}: {problem_line}", hint=hint)
 
 
@@ -193,10 +271,10 @@ def caption_limit(model: Any, tokenizer: Any) -> int | None:
     return min(limits, default=None)
 
 
-def revision_of(name: str, model: Any) -> str:
-    """The commit of a hub model, the content hash of a directory."""
-    if not Path(name).is_dir():
-        return str(getattr(model.config, "_commit_hash", None) or "unknown")
+def revision_of(name: str, options: Mapping[str, Any] | None = None) -> str:
+    """The content hash of a directory; the commit of a hub model, which is in its `load_options`."""
+    if options and "revision" in options:
+        return str(options["revision"])
     digest = hashlib.sha256()
     for path in sorted(Path(name).iterdir()):
         if path.is_file() and not path.name.startswith("."):

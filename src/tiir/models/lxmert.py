@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ from transformers.models.lxmert.modeling_lxmert import (
     LxmertVisualAnswerHead,
 )
 
-from tiir.errors import ModelError
+from tiir.errors import ModelError, pinned
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
     Precision,
@@ -100,14 +100,14 @@ class _Relationship(nn.Module):
 
 
 def load_matcher(
-    name: str, *, revision: str | None = None, new_head: bool = False
+    name: str, options: Mapping[str, Any] | None = None, *, new_head: bool = False
 ) -> tuple[LxmertMatcher, Any]:
     """Read an LXMERT with its tokenizer, as float32 on the CPU.
 
     Args:
         name: hub id, such as "unc-nlp/lxmert-base-uncased", or a directory: fine-tuned by tiir, by the original
             study, or pre-trained.
-        revision: of a hub model.
+        options: from `load_options`, which is asked where they are not given.
         new_head: where the checkpoint has no `match_head`, add one with random weights to be trained, instead
             of LXMERT's own zero-shot head.
 
@@ -117,7 +117,7 @@ def load_matcher(
     Raises:
         ModelError: missing, damaged, incomplete, no LXMERT, or without any head that matches.
     """
-    options = load_options(name, revision)
+    options = options or load_options(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name, **options)
         if config.model_type != "lxmert":
@@ -138,7 +138,7 @@ def load_matcher(
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem) from problem
+        raise unloadable(name, problem, options) from problem
     heads = ("match_head.", "cls.")
     own = set(matcher.state_dict())
     reshaped = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
@@ -183,14 +183,15 @@ class Lxmert:
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         chosen = choose_device(device)
         dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
-        matcher, self.tokenizer = load_matcher(name, revision=revision)
+        options = load_options(name, revision)
+        matcher, self.tokenizer = load_matcher(name, options)
         self.matcher = matcher.to_precision(dtype)
         settle(self.matcher, chosen)
         positions: int = matcher.config.max_position_embeddings
         self.max_length = caption_limit(matcher, self.tokenizer) or positions
         self.info = ModelInfo(
             name=f"lxmert:{name}",
-            revision=revision_of(name, matcher),
+            revision=revision_of(name, options),
             device=str(chosen),
             precision=str(dtype).removeprefix("torch."),
             captions="grouped by length",
@@ -247,5 +248,5 @@ class Lxmert:
             raise ModelError(
                 f"{self.info.name} was trained on features with {key} {seen[key]!r}, "
                 f"these have {features.info.origin[key]!r}",
-                hint=f"extract the features with {seen.get('extractor')}",
+                hint=f"extract the features with {seen.get('extractor')}{pinned(seen[key])}",
             )

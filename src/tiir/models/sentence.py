@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,15 @@ import torch
 
 from tiir.errors import ModelError
 from tiir.io import read_json
-from tiir.models.loading import caption_limit, check_tokenizer, choose_device, load_options, quiet
+from tiir.models.loading import (
+    caption_limit,
+    check_tokenizer,
+    choose_device,
+    load_options,
+    model_file,
+    quiet,
+    unloadable,
+)
 from tiir.progress import track
 
 __all__ = ["SentenceEncoder"]
@@ -49,8 +56,7 @@ class SentenceEncoder:
         except (
             Exception
         ) as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            raise ModelError(f"{name} cannot be loaded as a text encoder: {first}") from problem
+            raise unloadable(name, problem, options) from problem
         # transformers fills what a checkpoint lacks with random numbers; the pooler is not used here.
         if random := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
             raise ModelError(
@@ -60,7 +66,7 @@ class SentenceEncoder:
         check_tokenizer(name, self._tokenizer, getattr(model.config, "vocab_size", None))
         self._device = choose_device(device)
         self._model = model.to(self._device).eval()
-        self._first = _takes_first(name)
+        self._first = _takes_first(name, options)
         self._limit = caption_limit(model, self._tokenizer)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
@@ -100,8 +106,8 @@ class SentenceEncoder:
         return unit
 
 
-def _takes_first(name: str) -> bool:
-    modules, pooling = _layout(name, "modules.json") or [], _layout(name, POOLING)
+def _takes_first(name: str, options: Mapping[str, Any]) -> bool:
+    modules, pooling = _layout(name, "modules.json", options) or [], _layout(name, POOLING, options)
     if not (
         isinstance(modules, list)
         and all(isinstance(module, dict) and "type" in module for module in modules)
@@ -129,20 +135,7 @@ def _takes_first(name: str) -> bool:
     return False
 
 
-def _layout(name: str, file: str) -> Any:
-    # A JSON file of a directory or hub model; None where it has no such file.
-    if Path(name).is_dir():
-        path = Path(name) / file
-        return read_json(path, error=ModelError) if path.is_file() else None
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return read_json(Path(huggingface_hub.hf_hub_download(name, file)), error=ModelError)
-    except LocalEntryNotFoundError as problem:  # a guess would give other vectors
-        raise ModelError(
-            f"{name}: whether it has a {file} cannot be told offline",
-            hint="download it all, or name a directory",
-        ) from problem
-    except EntryNotFoundError:
-        return None
+def _layout(name: str, file: str, options: Mapping[str, Any]) -> Any:
+    # A JSON file of the model; None where it has no such file. Where that cannot be told, a guess would give other vectors.
+    path = model_file(name, file, options)
+    return None if path is None else read_json(path, error=ModelError)

@@ -119,7 +119,7 @@ def run_flaw(
     if folder.is_dir():
         from tiir.models.loading import revision_of
 
-        same = info.revision == revision_of(str(folder), None)
+        same = info.revision == revision_of(str(folder))
     else:
         same = name == model
     if not same:

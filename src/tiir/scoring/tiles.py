@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import RunError
+from tiir.errors import RunError, pinned
 from tiir.io import atomic_write, read_json, write_json
 from tiir.lock import locked
 
@@ -92,7 +92,8 @@ class Tiles:
                     key = differ[0]
                     raise RunError(
                         f"{directory.parent} was begun with {key} {earlier.get(key)!r}, now it is {plan.get(key)!r}",
-                        hint="resume with the same model, data set and options, or start again with --overwrite",
+                        hint=f"resume with the same model{pinned(earlier.get(key))}, data set and options, or start again with "
+                        "--overwrite",
                     )
             else:
                 write_json(path, plan)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, ModelError
+from tiir.errors import ConfigError, ModelError, pinned
 from tiir.metrics.ranking import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models.base import ModelInfo
@@ -188,7 +188,7 @@ def _same_source(features: FeatureStore, seen: Mapping[str, str | None], of: str
     if key := features.info.difference(seen):
         raise ConfigError(
             f"{features.path} has features of {key} {features.info.origin[key]}, {of} of {seen[key]}",
-            hint=f"extract with {seen['extractor']}",
+            hint=f"extract with {seen['extractor']}{pinned(seen[key])}",
         )
 
 

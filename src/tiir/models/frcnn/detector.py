@@ -20,7 +20,14 @@ from tiir.models.frcnn.config import FrcnnConfig
 from tiir.models.frcnn.detect import detect
 from tiir.models.frcnn.network import STRIDE, FrcnnNetwork
 from tiir.models.frcnn.ops import torchvision_ops
-from tiir.models.loading import choose_device, exact_convolutions, load_options, revision_of, versions
+from tiir.models.loading import (
+    choose_device,
+    exact_convolutions,
+    load_options,
+    model_file,
+    revision_of,
+    versions,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,19 +76,18 @@ class Frcnn:
         names: Path | None = None,
     ) -> None:
         self._device = choose_device(device)
-        load_options(name, revision)  # a directory that is not there, or a revision of one
-        self.config = FrcnnConfig.load(_file(name, revision, ("config.yaml", "config.json")))
-        weights = _file(name, revision, WEIGHTS)
+        options = load_options(name, revision)
+        self.config = FrcnnConfig.load(_file(name, options, ("config.yaml", "config.json")))
+        weights = _file(name, options, WEIGHTS)
         self.network = FrcnnNetwork(self.config).eval()
         _fill(self.network, weights)
         self.network.fold()
         self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.width = self.network.roi_heads.width
-        self.names: Mapping[str, Sequence[str]] = _names(name, revision, names, self.config)
-        local = Path(name).is_dir()
+        self.names: Mapping[str, Sequence[str]] = _names(name, options, names, self.config)
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, None) if local else weights.parent.name,
+            revision=revision_of(name, options),
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -166,29 +172,15 @@ def resized(width: int, height: int, shortest: int, longest: int) -> tuple[int, 
     return max(int(h + 0.5), STRIDE), max(int(w + 0.5), STRIDE)
 
 
-def _file(name: str, revision: str | None, candidates: Sequence[str]) -> Path:
+def _file(name: str, options: Mapping[str, Any], candidates: Sequence[str]) -> Path:
     """The first of the files that a directory or a hub model has."""
-    if Path(name).is_dir():
-        for candidate in candidates:
-            if (Path(name) / candidate).is_file():
-                return Path(name) / candidate
-        raise ModelError(
-            f"{name} has no {' or '.join(candidates)}", hint="copy all files of the model into the directory"
-        )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
     for candidate in candidates:
-        try:
-            return Path(hf_hub_download(name, candidate, revision=revision or "main"))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
-            if isinstance(problem, EntryNotFoundError) and not isinstance(problem, LocalEntryNotFoundError):
-                continue
-            raise ModelError(
-                f"cannot fetch {candidate} of {name}: {str(problem).strip().splitlines()[0]}",
-                hint="check the id; without a network, give a local directory",
-            ) from None
-    raise ModelError(f"the hub model {name} has no {' or '.join(candidates)}", hint="check the id")
+        if path := model_file(name, candidate, options):
+            return path
+    raise ModelError(
+        f"{name} has no {' or '.join(candidates)}",
+        hint="copy all files of the model into the directory" if Path(name).is_dir() else "check the id",
+    )
 
 
 def _fill(network: FrcnnNetwork, path: Path) -> None:
@@ -224,7 +216,7 @@ def _fill(network: FrcnnNetwork, path: Path) -> None:
 
 
 def _names(
-    name: str, revision: str | None, folder: Path | None, config: FrcnnConfig
+    name: str, options: Mapping[str, Any], folder: Path | None, config: FrcnnConfig
 ) -> dict[str, tuple[str, ...]]:
     found = {}
     for kind, file in VOCABULARIES.items():
@@ -232,7 +224,7 @@ def _names(
             path = folder / file
         else:
             try:
-                path = _file(name, revision, (file,))
+                path = _file(name, options, (file,))
             except ModelError:
                 continue  # the published model has none: ids do without
         lines = read_text(path, error=ModelError).splitlines()
