@@ -160,6 +160,25 @@ def test_another_commit_does_not_go_on_with_a_half_done_run(desk: Desk) -> None:
     assert (code, "made otherwise" in said) == (1, True)
 
 
+def test_another_commit_does_not_go_on_with_half_done_features(desk: Desk) -> None:
+    extract = (
+        "features",
+        "extract",
+        desk.data,
+        "-e",
+        "grid:some/clip",
+        "-o",
+        desk.folder / "runs" / "store.h5",
+    )
+    assert desk.tiir(*extract, moment=Moment(0, "os.rename store.h*"))[0] == -9
+    desk.hub.models["some/clip"][NEW] = desk.folder / "clip" / NEW
+    code, said = desk.tiir(*extract, "--resume")
+    assert (code, f"was begun with weights '{OLD}', now it is '{NEW}'" in said) == (1, True)
+    assert f"resume with the same source (--revision {OLD})" in said
+    assert desk.tiir(*extract, "--resume", "--revision", OLD)[0] == 0
+    assert FeatureStore.open(extract[-1]).info.weights == OLD
+
+
 @pytest.mark.parametrize("kind", ["clip", "lxmert", "grid", "frcnn", "detr"])
 def test_a_model_of_the_cache_needs_no_network(desk: Desk, kind: str) -> None:
     """Its commit is known, too; and it is the hub that is asked first, once."""
