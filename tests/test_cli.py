@@ -60,12 +60,27 @@ def test_own_photos_from_folder_to_recall(tiir: Tiir, photos: Path, tmp_path: Pa
     assert said.startswith(f"next: tiir report {tmp_path / 'run'} --out ")
     assert tiir(*said.split()[2:])[0] == 0
     assert (tmp_path / "site" / "index.html").is_file()
+    code, out, _ = tiir("evaluate", tmp_path / "run", "--captions-per-image", 1, "--empty", "exclude")
+    assert out.splitlines()[-1].endswith("--out SITE --captions-per-image 1 --empty exclude")
     code, out, _ = tiir("evaluate", tmp_path / "run", "--table", "markdown")
     assert "| perfect |" in out or "| run |" in out
     assert "next:" not in out
     code, out, _ = tiir("export", tmp_path / "run", "-f", "csv", "-o", tmp_path / "out.csv")
     assert code == 0
     assert (tmp_path / "out.csv").is_file()
+
+
+@pytest.mark.parametrize("table", ["text", "markdown", "latex", "csv"])
+def test_warnings_stand_beside_every_table(tiir: Tiir, photos: Path, tmp_path: Path, table: str) -> None:
+    tiir("prepare", "folder", photos, "--captions", photos / "captions.csv", "--out", tmp_path / "data")
+    np.save(tmp_path / "same.npy", np.ones((4, 8), np.float32))
+    code, _, err = tiir(
+        "import", "scores", tmp_path / "same.npy", "--dataset", tmp_path / "data", "-o", tmp_path / "run"
+    )
+    assert code == 0, err
+    code, _, err = tiir("evaluate", tmp_path / "run", "--table", table)
+    assert code == 0
+    assert "warning: run: tied scores decide" in err
 
 
 def test_bad_photos_stop_with_one_report_or_are_left_out(tiir: Tiir, photos: Path, tmp_path: Path) -> None:

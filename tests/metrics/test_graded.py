@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tiir.data.protocols import resolve
 from tiir.errors import RanksError
-from tiir.metrics import graded_embeddings, graded_run, graded_scores, rank_run, recall
+from tiir.metrics import evaluate, graded_embeddings, graded_run, graded_scores, rank_run, recall
 
 
 def average_precision(row: Any, own: Any, pessimistic: bool) -> tuple[float, float]:
@@ -90,6 +90,9 @@ def test_eccv_and_cxc_equal_the_package_on_long_lists(coco, load_run):
         return found
 
     i2t, t2i = lists(scores, image_ids, caption_ids), lists(scores.T, caption_ids, image_ids)
+    warned = evaluate(run, coco, "eccv", ties="expected", resamples=0)
+    assert not any("mAP@R" in name for name in warned.values)
+    assert any("not defined for expected ties" in warning for warning in warned.warnings)
     eccv = graded_run(run, coco, (gallery,), ties="optimistic")
     for key, ours in (("eccv_map_at_r", "mAP@R"), ("eccv_rprecision", "R-Precision")):
         theirs = metrics.eccv_metrics({"i2t": i2t, "t2i": t2i}, "all")[key]

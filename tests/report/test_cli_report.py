@@ -45,6 +45,17 @@ def test_report(colours: tuple[Dataset, Run], tiir: Any, tmp_path: Path, monkeyp
     assert "--max-queries" in notes
 
 
+def test_a_list_of_images_that_is_no_text_is_named(
+    colours: tuple[Dataset, Run], tiir: Any, tmp_path: Path
+) -> None:
+    _, run = colours
+    (tmp_path / "keys.txt").write_bytes("caf\xe9.jpg\n".encode("cp1252"))
+    code, _, notes = tiir("report", run.path, "--keys", tmp_path / "keys.txt", "--out", tmp_path / "site")
+    assert code == 1
+    assert f"{tmp_path / 'keys.txt'}" in notes
+    assert "UTF-8" in notes
+
+
 def test_report_of_what_is_no_run(tiir: Any, tmp_path: Path) -> None:
     code, _, notes = tiir("report", tmp_path / "nothing", "--out", tmp_path / "site")
     assert code == 1

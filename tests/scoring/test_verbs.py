@@ -141,6 +141,14 @@ def test_engines_refuse_what_they_cannot_do(
         ),
         (("score", "m", "data", "--features", "f.h5", "-o", "x"), ("--features is for lxmert:DIR",)),
         (("score", "lxmert:m", "data", "--features", "f", "-o", "x", "--memory", "big"), ("--memory big",)),
+        (
+            ("score", "lxmert:m", "data", "--features", "f", "-o", "x", "--batch-size", "8"),
+            ("--batch-size does nothing with lxmert:m", "use --memory"),
+        ),
+        (
+            ("score", "m", "data", "-o", "x", "--memory", "1GB"),
+            ("--memory does nothing with m", "use --batch-size"),
+        ),
         (("rerank", "run", "--with", "m", "--features", "f", "-o", "x"), ("--with lxmert:m",)),
         (
             ("rerank", "run", "--with", "lxmert:m", "--features", "f", "-o", "x"),

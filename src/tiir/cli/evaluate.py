@@ -73,6 +73,7 @@ def evaluate_command(
     Counting of large galleries is shared by --workers, torchrun or --engine ray; the ranks are the same.
     """
     import json
+    import shlex
     from dataclasses import replace
 
     from tiir.data.judgements import read_judgements
@@ -117,11 +118,14 @@ def evaluate_command(
                     evaluations.append(replace(evaluation, run=label + mark))
     if not crew.first:
         return
-    if table == "csv" and not as_json:
-        typer.echo(csv_table(evaluations), nl=False)
-        return
-    if as_json:
+    if as_json:  # with the warnings
         typer.echo(json.dumps([e.to_dict() for e in evaluations], indent=2, ensure_ascii=False))
+        return
+    for e in evaluations:
+        for warning in e.warnings:
+            note(f"warning: {e.run}: {warning}")
+    if table == "csv":
+        typer.echo(csv_table(evaluations), nl=False)
         return
     for group in _same_gallery(evaluations):
         if table != "text":
@@ -136,14 +140,13 @@ def evaluate_command(
     if resamples:
         place = {"text": "below each value", "markdown": "in brackets", "latex": "% below each value"}[table]
         show(f"{place}: 95% interval, {resamples:,} bootstrap resamples of the images (seed {seed})")
-    for e in evaluations:
-        for warning in e.warnings:
-            note(f"warning: {e.run}: {warning}")
     if table == "text":  # the others are pasted elsewhere
         of = loaded[0].info.fingerprint
-        same = [str(path) for path, run in zip(runs, loaded, strict=True) if run.info.fingerprint == of]
-        moved = f" --dataset {dataset}" if dataset else ""
-        show(f"next: tiir report {' '.join(same)} --out SITE{moved}")
+        same = [path for path, run in zip(runs, loaded, strict=True) if run.info.fingerprint == of]
+        options = {"--protocol": protocol, "--keys": keys, "--captions-per-image": captions_per_image,
+                   "--dataset": dataset, "--empty": None if empty == "error" else empty}  # fmt: skip
+        given = [word for name, value in options.items() if value is not None for word in (name, value)]
+        show(f"next: tiir report {shlex.join(map(str, [*same, '--out', 'SITE', *given]))}")
 
 
 def _same_gallery(evaluations: Sequence[Any]) -> list[list[Any]]:

@@ -49,13 +49,23 @@ def score_command(
     dataset: DatasetDir,
     out: Out,
     features: Features = None,
-    memory: Memory = "2GB",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="LXMERT: what it may take besides its weights, such as 500MB or 2GB.", show_default="2GB"
+        ),
+    ] = None,
     device: Device = "auto",
     precision: ModelPrecision = "auto",
     revision: Revision = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images or captions a forward pass; dual encoders only.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Dual encoders: images a forward pass, and four times as many captions.",
+            show_default="64",
+        ),
+    ] = None,
     engine: EngineName = None,
     workers: Workers = None,
     address: Address = None,
@@ -84,15 +94,18 @@ def score_command(
             f"{model} needs the region features of the images" if cross else "--features is for lxmert:DIR",
             hint="give --features STORE, made by `tiir features`" if cross else "leave it out",
         )
+    if (batch_size if cross else memory) is not None:
+        name, use = ("--batch-size", "--memory") if cross else ("--memory", "--batch-size")
+        raise ConfigError(f"{name} does nothing with {model}", hint=f"use {use}, or leave it out")
     check_free(out, overwrite or resume, "run.json")
-    n_bytes = memory_of(memory)
+    n_bytes = memory_of(memory or "2GB")
     data = Dataset.load(dataset)
     store = None if features is None else FeatureStore.open(features)
     with open_engine(engine, workers=workers, address=address) as crew:
         loaded: Any = load(model, device=crew.place(device), precision=precision, revision=revision)
         files: Any = {"engine": crew, "resume": resume, "overwrite": overwrite}
         if store is None:
-            run = score_dual(loaded, data, dataset, out, batch_size=batch_size, **files)
+            run = score_dual(loaded, data, dataset, out, batch_size=batch_size or 64, **files)
         else:
             run = score_cross(loaded, data, dataset, store, out, memory=n_bytes, say=_say(crew), **files)
         if crew.first:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate"]
 
+GRADED = ("cxc", "eccv")  # protocols of so many positives that their order counts, too
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -150,9 +152,7 @@ def evaluate(
         galleries, added = _with_judged(galleries, judged, dataset)
     ranks = rank_run(run, dataset, galleries, ties=ties, empty=empty, block=block, engine=engine)
     metrics = metrics_of(ranks)
-    if (
-        protocol in ("cxc", "eccv") and ties != "expected"
-    ):  # chance places of many positives are not defined here
+    if protocol in GRADED and ties != "expected":
         metrics |= graded_run(run, dataset, galleries, ties=ties)
     values = {name: metric.value for name, metric in metrics.items()}
     values |= rsum(values)
@@ -181,6 +181,7 @@ def evaluate(
         warnings=[
             *_about_ties(ranks),
             *_about_excluded(ranks),
+            *_about_graded(protocol, ties),
             *(check(run.info.model, protocol, values) if added is None else ()),
         ],
         ranks=ranks,
@@ -224,6 +225,13 @@ def _about_ties(ranks: Ranks) -> list[str]:
         f"tied scores decide: {name} is {worst[name]:.2f} with pessimistic and {best[name]:.2f} with optimistic "
         f"ties (these numbers: {ranks.ties}). Constant or half-precision scores and equal captions tie."
     ]
+
+
+def _about_graded(protocol: str, ties: Ties) -> list[str]:
+    # Chance places of many positives are not defined.
+    if protocol not in GRADED or ties != "expected":
+        return []
+    return ["mAP@R and R-Precision are left out: they are not defined for expected ties"]
 
 
 def _about_excluded(ranks: Ranks) -> list[str]:

@@ -207,7 +207,7 @@ def _queries(
         raise RanksError(
             f"{len(without)} of {len(queries)} {side} queries have no positive, the first at {side} "
             f"{positions[without[0]]}",
-            hint='their rank is undefined: remove them, or leave them out and count them with empty="exclude"',
+            hint='their rank is undefined: remove them, or leave them out and count them with empty="exclude" (--empty exclude)',
         )
     queries = queries[n_positives[queries] > 0]
     if not len(queries):

@@ -16,8 +16,8 @@ from tiir.analysis.diagnose import diagnose
 from tiir.analysis.queries import query_table
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol, resolve
-from tiir.errors import ConfigError
-from tiir.io import atomic_write
+from tiir.errors import ConfigError, ProtocolError
+from tiir.io import atomic_write, read_ids
 from tiir.metrics.evaluate import evaluate
 from tiir.metrics.ranks import Empty
 from tiir.report.chunks import data_script
@@ -203,7 +203,7 @@ def _plan(
     # What decides the site's content. Of keys and Runs' folders only a hash: a site may be put where all read it.
     if options["keys"] is not None:
         keys = options["keys"]
-        said = keys if isinstance(keys, list) else Path(keys).read_text(encoding="utf-8")
+        said = keys if isinstance(keys, list) else read_ids(Path(keys), error=ProtocolError)
         options = options | {"keys": digest(said)}
     judged = dataset.judgements
     return {

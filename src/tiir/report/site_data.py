@@ -199,10 +199,10 @@ def lists_data(
         typos: of each caption that has any, by its position.
     """
     suspects = view.diagnosis.suspects
-    at = suspects["row"].to_numpy(), suspects["place"].to_numpy() - 1
+    cells = suspects["row"].to_numpy(), suspects["place"].to_numpy() - 1
     suspicion, judged = np.full((len(view.table), DEPTH), -1.0), np.zeros((len(view.table), DEPTH), np.int64)
-    suspicion[at] = suspects["suspicion"].fillna(-1)
-    judged[at] = sum(mark * (suspects["judged"] == word).to_numpy() for word, mark in JUDGED.items())
+    suspicion[cells] = suspects["suspicion"].fillna(-1)
+    judged[cells] = sum(mark * (suspects["judged"] == word).to_numpy() for word, mark in JUDGED.items())
     number = {tag: n for n, tag in enumerate(tags)}
     evidence: dict[int, list[list[Any]]] = {}
     tagged = view.diagnosis.tags
@@ -218,32 +218,32 @@ def lists_data(
             typos.get(dataset.caption_position[query], ()) if side == "t2i" else ()
             for side, query in zip(sides, queries, strict=True)
         ]
-        long = np.fromiter(map(len, tops), np.int64)
+        lengths = np.fromiter(map(len, tops), np.int64)
         yield {
             "start": start,
             "best": [position[name] for position, name in zip(listed, best, strict=True)],
             "best_score": rounded(chunk["best_positive_score"]),
             "top": [[position[name] for name in top] for position, top in zip(listed, tops, strict=True)],
-            "score": _cut(rounded(_by_place(chunk["top_scores"], long)), long),
-            "positive": (_by_place(chunk["top_positive"], long).astype(np.int64) @ PLACES).tolist(),
-            "suspicion": _cut(rounded(suspicion[shown], 3), long),
-            "judged": _cut(judged[shown].tolist(), long),
+            "score": _cut(rounded(_by_place(chunk["top_scores"], lengths)), lengths),
+            "positive": (_by_place(chunk["top_positive"], lengths).astype(np.int64) @ PLACES).tolist(),
+            "suspicion": _cut(rounded(suspicion[shown], 3), lengths),
+            "judged": _cut(judged[shown].tolist(), lengths),
             "evidence": [evidence.get(row, []) for row in shown.tolist()],
-            "corrected": [correct(text, found) if found else None for text, found in zip(texts, slips, strict=True)],
+            "corrected": [correct(text, slip) if slip else None for text, slip in zip(texts, slips, strict=True)],
         }  # fmt: skip
 
 
-def _by_place(lists: pd.Series, long: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _by_place(lists: pd.Series, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     # Queries x places; 0 beyond the end of a list.
     made = np.zeros((len(lists), DEPTH))
-    made[np.arange(DEPTH) < long[:, None]] = np.fromiter(chain.from_iterable(lists), np.float64)
+    made[np.arange(DEPTH) < lengths[:, None]] = np.fromiter(chain.from_iterable(lists), np.float64)
     return made
 
 
-def _cut(lists: list[list[Any]], long: npt.NDArray[np.int64]) -> list[list[Any]]:
-    if (long == DEPTH).all():
+def _cut(lists: list[list[Any]], lengths: npt.NDArray[np.int64]) -> list[list[Any]]:
+    if (lengths == DEPTH).all():
         return lists
-    return [values[:end] for values, end in zip(lists, long.tolist(), strict=True)]
+    return [values[:end] for values, end in zip(lists, lengths.tolist(), strict=True)]
 
 
 def _columns(frame: pd.DataFrame, *names: str) -> list[npt.NDArray[Any]]:
