@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "tiir"
 LAYERS = [
     ["errors", "lazy"],
     ["io", "lock", "notebook", "probe", "progress"],
-    ["engine"],
+    ["engine", "out"],
     ["data"],
     ["features"],
     ["models"],

@@ -60,7 +60,7 @@ def test_scenes_from_extraction_to_damage(tiir: Tiir, scenes: Path, tmp_path: Pa
     assert "is not the picture" in said
     code, _, said = tiir("extract", scenes, "-e", "scenes", "-o", out)
     assert code == 2
-    assert "already exists" in said
+    assert "is there already" in said
     raw = bytearray(out.read_bytes())
     raw[-1] ^= 1
     out.write_bytes(raw)

@@ -10,10 +10,9 @@ from pathlib import Path
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
 from tiir.data.sources.scenes import prepare
-from tiir.errors import ConfigError
 from tiir.features.scenes import scenes_features
-from tiir.io import check_out
 from tiir.metrics.evaluate import Evaluation, evaluate
+from tiir.out import check_out, is_begun
 from tiir.report.build import build_site
 from tiir.report.folder import check_folder
 from tiir.report.sheet import contact_sheet, sample_queries
@@ -62,9 +61,8 @@ def run_demo(
         "clip-model/training.json",
         "lxmert-model/training.json",
     )
-    if not overwrite and any((out / name).exists() for name in made):
-        raise ConfigError(f"{out} already holds a demo", hint="choose another --out, or --overwrite")
-    check_out(out, "a demo", marks=("scenes/images",))
+    finished, begun = any((out / name).exists() for name in made), is_begun(out / made[0])
+    check_out(out, "a demo", finished=finished, begun=begun, overwrite=overwrite)
     check_folder(out / "site", overwrite=True)
     say(f"preparing Scenes: {images:,} drawn pictures, five captions each, and the regions of what is drawn")
     folder = out / "scenes"

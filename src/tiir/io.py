@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import ConfigError, DataError, TiirError, UnsafePathError, similar
+from tiir.errors import DataError, TiirError, UnsafePathError, similar
 
 __all__ = [
     "atomic_write",
-    "check_out",
     "inside",
     "load_npy",
     "load_npz",
@@ -54,41 +53,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_out(out: Path, what: str, *, marks: Iterable[str], ours: Container[str] = ()) -> None:
-    """Refuse a folder that holds other people's files: before the long work, not after it.
-
-    Args:
-        out: the folder to write; it may be missing. Hidden files in it do not count.
-        what: is written there.
-        marks: files that only tiir leaves; beside one of them anything may lie.
-        ours: names of what may lie there without.
-
-    Raises:
-        ConfigError: it is a file, or holds other files.
-
-    Example:
-        >>> import tempfile
-        >>> photos = Path(tempfile.mkdtemp())
-        >>> check_out(photos, "a Run", marks=["run.json"])
-        >>> (photos / "cat.jpg").touch()
-        >>> check_out(photos, "a Run", marks=["run.json"])
-        Traceback (most recent call last):
-        ...
-        tiir.errors.ConfigError: ... holds other files than those of a Run, such as cat.jpg
-        ...
-    """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", hint="name a directory")
-    if not out.is_dir() or any((out / mark).exists() for mark in marks):
-        return
-    others = (path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in ours)
-    if other := min(others, default=None):
-        raise ConfigError(
-            f"{out} holds other files than those of {what}, such as {other}",
-            hint="name a new or an empty directory: nothing there was touched",
-        )
 
 
 def remove_leftovers(directory: Path, name: str = "") -> None:

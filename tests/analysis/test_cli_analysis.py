@@ -68,6 +68,17 @@ def test_analyze_writes_tables_that_belong_together(
     assert "is there already" in notes
 
 
+@pytest.mark.parametrize("name", ["", "below"])
+def test_where_tables_cannot_go_is_said_before_the_analysis(
+    runs: tuple[Path, Path], tiir: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "why").write_text("mine")
+    monkeypatch.setattr("tiir.analysis.queries.query_table", None)  # the long work, which is not begun
+    code, _, notes = tiir("analyze", runs[0], "--out", tmp_path / "why" / name)
+    assert (code, f"{tmp_path / 'why'} is a file" in notes) == (2, True)
+    assert (tmp_path / "why").read_text() == "mine"
+
+
 def test_analyze_in_json_says_what_the_tables_say(runs: tuple[Path, Path], tiir: Any) -> None:
     code, shown, _ = tiir("analyze", runs[1], "--json", "--resamples", 0)
     made = json.loads(shown)

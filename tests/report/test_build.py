@@ -347,11 +347,11 @@ def test_only_a_site_is_replaced_and_only_its_own_files(
     (theirs / "index.html").write_text("my page")
     for made in ("{}", '{"name": "another tool\'s"}', "not JSON"):
         (theirs / "site.json").write_text(made)
-        with pytest.raises(ConfigError, match="holds files and no site"):
+        with pytest.raises(ConfigError, match="not part of a site"):
             build_site(runs[:1], data, theirs, resamples=0, overwrite=True)
     (theirs / "site.json").unlink()
     (theirs / "building.json").write_text('{"floors": 3}')
-    with pytest.raises(ConfigError, match="holds files and no site"):
+    with pytest.raises(ConfigError, match="not part of a site"):
         build_site(runs[:1], data, theirs, resamples=0, overwrite=True)
     assert (theirs / "index.html").read_text() == "my page"
     file = tmp_path / "file"

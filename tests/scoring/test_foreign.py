@@ -205,6 +205,23 @@ def test_what_a_run_is_made_of_is_not_replaced(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("below", ["", "run"])
+def test_shards_are_not_replaced_by_what_is_made_of_them(tmp_path: Path, below: str) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    np.save(shards / "image_embeds.npy", IMAGES)
+    np.save(tmp_path / "captions.npy", TEXTS)
+    (shards / "run.json").touch()  # of an earlier Run, say
+    for in_place in (False, True):
+        with pytest.raises(RunError, match=r"is where .*shards lies"):
+            import_embeddings(
+                shards, tmp_path / "captions.npy", DATA, "d", shards / below, name="m", in_place=in_place,
+                overwrite=True,
+            )  # fmt: skip
+    assert sorted(path.name for path in shards.iterdir()) == ["image_embeds.npy", "run.json"]
+    assert np.array_equal(np.load(shards / "image_embeds.npy"), IMAGES)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"images": IMAGES[:3]}, "has 3 images, the data set 4"),
     ({"image": ["a", "b", "c", "d"]}, r"lacks 1 of the data set's 4 images: 'ç"),

@@ -121,6 +121,15 @@ def test_early_stopping(splits, tmp_path):
     assert len([entry for entry in history if "eval_rsum" in entry]) == 3
 
 
+def test_checkpoints_of_others_are_no_training(splits, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="not part of a training, such as checkpoints"):
+            train_clip(Dataset.load(splits[1]), config(), out=tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "best.ckpt"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("torn", ["trainer_state.json", "model.safetensors", "optimizer.pt", None])
 def test_a_torn_checkpoint_is_passed_over(splits, tmp_path, torn):

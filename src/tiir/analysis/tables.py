@@ -9,6 +9,7 @@ import pandas as pd
 
 from tiir.errors import ConfigError
 from tiir.io import atomic_write
+from tiir.out import check_file
 
 __all__ = ["SUFFIXES", "check_table", "write_table"]
 
@@ -19,12 +20,11 @@ def check_table(path: Path, *, overwrite: bool = False) -> None:
     """Refuse a name that no table can be written to: before the long work, not after it.
 
     Raises:
-        ConfigError: the suffix is none of `SUFFIXES`, or the file is there already.
+        ConfigError: the suffix is none of `SUFFIXES`; and as `tiir.out.check_file`.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path} says no format", hint=f"end the name with one of: {', '.join(SUFFIXES)}")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ConfigError(f"{path} is there already", hint="choose another name, or --overwrite")
+    check_file(path, overwrite=overwrite)
 
 
 def write_table(frame: pd.DataFrame, path: Path | str, *, overwrite: bool = False) -> None:

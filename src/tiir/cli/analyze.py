@@ -21,6 +21,7 @@ from tiir.cli.options import (
     show,
 )
 from tiir.errors import ConfigError, several
+from tiir.out import check_file
 
 __all__ = ["analyze_command", "compare_command"]
 
@@ -86,7 +87,7 @@ def analyze_command(
     from tiir.analysis.queries import galleries_of, query_table
     from tiir.analysis.study import chosen
     from tiir.analysis.study import samples as draw
-    from tiir.analysis.tables import check_table, write_table
+    from tiir.analysis.tables import write_table
     from tiir.io import write_json
     from tiir.report.analysis import diagnosis_tables, difficulty_table, setting
     from tiir.scoring.run import Run
@@ -105,12 +106,8 @@ def analyze_command(
     names = ["queries", "tags", "slices", "recall", "suspects", "typos", "concreteness", "hubs"]
     names += ["rescored"] if rescore else []
     if out is not None:
-        for name in names:
-            check_table(out / f"{name}.{format}", overwrite=overwrite)
-        if (out / "samples.json").exists() and not overwrite:
-            raise ConfigError(
-                f"{out / 'samples.json'} is there already", hint="choose another --out, or --overwrite"
-            )
+        for name in (*(f"{name}.{format}" for name in names), "samples.json"):
+            check_file(out / name, overwrite=overwrite)
     encoder: Any = None
     if rescore:  # before the long work
         from tiir import models

@@ -9,11 +9,12 @@ import typer
 
 from tiir.cli.options import Address, DatasetDir, EngineName, OnBad, Overwrite, Workers, note, show
 from tiir.errors import ConfigError, several
+from tiir.out import check_file
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["DType", "Resume", "StoreOut", "check_store_free", "extract_command"]
+__all__ = ["DType", "Resume", "StoreOut", "extract_command"]
 
 DType = Literal["float16", "float32"]
 
@@ -114,7 +115,7 @@ def extract_command(
 
     Example: tiir features extract data/flickr8k-test -e frcnn:unc-nlp/frcnn-vg-finetuned --out test.h5
     """
-    check_store_free(out, resume or overwrite)
+    check_file(out, overwrite=resume or overwrite)
     what, _, model = extractor.partition(":")
     if what not in _OPTIONS or (what == "scenes") == bool(model):
         raise ConfigError(
@@ -169,11 +170,3 @@ def _made(store: FeatureStore, out: Path) -> None:
         note(
             f"note: left out: {several(len(store.info.skipped), 'image')}; `tiir features info {out}` says why"
         )
-
-
-def check_store_free(out: Path, replaces: bool) -> None:
-    """Refuse an --out that is taken: before the long work, not after it."""
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a directory", hint="name a file, such as features.h5")
-    if out.exists() and not replaces:
-        raise ConfigError(f"{out} already exists", hint="choose another --out, or --overwrite")

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tiir.cli.extract import DType, Resume, StoreOut, check_store_free, extract_command
+from tiir.cli.extract import DType, Resume, StoreOut, extract_command
 from tiir.cli.options import AsJson, Overwrite, note, show
 from tiir.errors import ConfigError, several
+from tiir.out import check_file
 
 __all__ = ["features_app"]
 
@@ -115,7 +116,7 @@ def convert_command(
 
     Example: tiir features convert train2014_obj36.tsv --dataset data/coco-train --out train.h5
     """
-    check_store_free(out, resume or overwrite)
+    check_file(out, overwrite=resume or overwrite)
     from tiir.data.dataset import Dataset
     from tiir.features.readers import convert
 

@@ -19,6 +19,7 @@ from tiir.cli.options import (
     show,
 )
 from tiir.errors import ConfigError
+from tiir.out import check_out
 
 __all__ = ["figures_command"]
 
@@ -57,10 +58,7 @@ def figures_command(
     names = [path.as_posix() if by_path else run.name for path, run in zip(runs, loaded, strict=True)]
     if len(set(names)) < len(names):
         raise ConfigError("a Run is given twice", hint="name each Run once")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", hint="name a directory")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ConfigError(f"{out} holds files", hint="choose another --out, or --overwrite")
+    check_out(out, "files", finished=out.is_dir() and any(out.iterdir()), overwrite=overwrite)
     galleries = galleries_of(data, protocol, keys=keys, captions_per_image=captions_per_image)
     tables = {
         name: query_table(run, data, galleries, empty=empty) for name, run in zip(names, loaded, strict=True)

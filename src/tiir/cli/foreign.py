@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiir.cli.options import Out, Overwrite, check_free, show
+from tiir.cli.options import Out, Overwrite, show
 from tiir.errors import several
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def import_embeddings_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Embeddings of any model; rows are joined to the data set by id."""
-    check_free(out, overwrite, "run.json")
     from tiir.data.dataset import Dataset
     from tiir.scoring.foreign import import_embeddings
+    from tiir.scoring.run import check_run_out
 
+    check_run_out(out, overwrite=overwrite)
     run = import_embeddings(
         images,
         captions,
@@ -84,10 +85,11 @@ def import_scores_command(
     overwrite: Overwrite = False,
 ) -> None:
     """A score matrix of any model."""
-    check_free(out, overwrite, "run.json")
     from tiir.data.dataset import Dataset
     from tiir.scoring.foreign import import_scores
+    from tiir.scoring.run import check_run_out
 
+    check_run_out(out, overwrite=overwrite)
     run = import_scores(
         scores,
         Dataset.load(dataset),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tiir.errors import MARKS, ConfigError
-from tiir.io import check_out
+from tiir.errors import ConfigError
 
 if TYPE_CHECKING:
     from tiir.data.dataset import Dataset
@@ -42,7 +41,6 @@ __all__ = [
     "Ties",
     "WithoutPositive",
     "Workers",
-    "check_free",
     "folder_of",
     "memory_of",
     "note",
@@ -50,14 +48,6 @@ __all__ = [
     "show",
 ]
 
-BEGUN = {
-    "dataset.json": (),
-    "run.json": (".parts/plan.json", "recipe.json"),
-}  # marks of one that is not finished
-PARTS = {  # names of what else may lie in one that is not finished
-    "dataset.json": {"images", "images.parquet", "captions.parquet", "judgements.parquet", "skipped.parquet"},
-    "run.json": {"image_embeds.npy", "text_embeds.npy", "scores.npy", "shortlist.npz", "model", "report"},
-}
 OnBad = Literal["error", "skip"]
 Ties = Literal["pessimistic", "optimistic", "expected"]
 Empty = Literal["error", "exclude"]
@@ -162,19 +152,6 @@ def save_dataset(dataset: Dataset, out: Path, overwrite: bool, captions_per_imag
 
         show(f"left out, listed in {out / 'skipped.parquet'}:", str(Problems(dataset.skipped)))
     show(f"next: tiir score MODEL {out} --out RUN")
-
-
-def check_free(out: Path, overwrite: bool, holds: str = "dataset.json") -> None:
-    """Refuse an --out that is taken: before the long work, not after it."""
-    other = {"dataset.json": "run.json", "run.json": "dataset.json"}[holds]
-    if (out / other).exists():
-        raise ConfigError(f"{out} holds {MARKS[other]}", hint="choose another --out")
-    if not overwrite and (out / holds).exists():
-        raise ConfigError(
-            f"{out} already holds {MARKS[holds]}",
-            hint="choose another --out, or --overwrite",
-        )
-    check_out(out, MARKS[holds], marks=(holds, *BEGUN[holds]), ours=PARTS[holds])
 
 
 def memory_of(text: str) -> int:

@@ -14,11 +14,9 @@ from tiir.cli.options import (
     Out,
     Overwrite,
     Split,
-    check_free,
     folder_of,
     save_dataset,
 )
-from tiir.errors import ConfigError
 
 __all__ = ["prepare_app"]
 
@@ -38,9 +36,10 @@ def prepare_karpathy(
     overwrite: Overwrite = False,
 ) -> None:
     """COCO, Flickr30k or Flickr8k by Karpathy's split. COCO images lie under train2014/ and val2014/."""
+    from tiir.data.dataset_files import check_dataset_out
     from tiir.data.sources.karpathy import prepare
 
-    check_free(out, overwrite)
+    check_dataset_out(out, overwrite=overwrite)
     data = prepare(json_file, split=split, images=folder_of(images), on_bad=on_bad)
     save_dataset(data, out, overwrite, captions_per_image)
 
@@ -61,9 +60,10 @@ def prepare_oscar(
     overwrite: Overwrite = False,
 ) -> None:
     """COCO as Oscar and the original LXMERT/CLIP study laid it out."""
+    from tiir.data.dataset_files import check_dataset_out
     from tiir.data.sources.oscar import prepare
 
-    check_free(out, overwrite)
+    check_dataset_out(out, overwrite=overwrite)
     data = prepare(folder, split=split, images=folder_of(images), keys=keys, on_bad=on_bad)
     save_dataset(data, out, overwrite, captions_per_image)
 
@@ -80,9 +80,10 @@ def prepare_flickr8k(
     overwrite: Overwrite = False,
 ) -> None:
     """Flickr8k with its official split and people's judgements (train, val, test, all)."""
+    from tiir.data.dataset_files import check_dataset_out
     from tiir.data.sources.flickr8k import prepare
 
-    check_free(out, overwrite)
+    check_dataset_out(out, overwrite=overwrite)
     save_dataset(prepare(folder, split=split, images=folder_of(images), on_bad=on_bad), out, overwrite)
 
 
@@ -105,9 +106,10 @@ def prepare_folder(
     overwrite: Overwrite = False,
 ) -> None:
     """Your own photos: a folder of images and one file of captions."""
+    from tiir.data.dataset_files import check_dataset_out
     from tiir.data.sources.folder import prepare
 
-    check_free(out, overwrite)
+    check_dataset_out(out, overwrite=overwrite)
     where = folder if images is None else folder_of(images)
     data = prepare(folder, split=split, images=where, captions=captions, encoding=encoding, on_bad=on_bad)
     save_dataset(data, out, overwrite)
@@ -122,9 +124,8 @@ def prepare_scenes(
     overwrite: Overwrite = False,
 ) -> None:
     """Drawn pictures with five captions each, some with a known fault: demo data that needs no download."""
+    from tiir.data.dataset_files import check_dataset_out
     from tiir.data.sources.scenes import prepare
 
-    check_free(out, overwrite)
-    if (out / "images").is_dir() and any((out / "images").iterdir()) and not overwrite:
-        raise ConfigError(f"{out / 'images'} is not empty", hint="choose another --out, or --overwrite")
+    check_dataset_out(out, overwrite=overwrite)
     save_dataset(prepare(out, split=split, n=n, seed=seed), out, overwrite)

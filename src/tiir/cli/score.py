@@ -22,7 +22,6 @@ from tiir.cli.options import (
     Revision,
     RunDataset,
     Workers,
-    check_free,
     memory_of,
     note,
     show,
@@ -87,6 +86,7 @@ def score_command(
     from tiir.scoring.cross import score_cross
     from tiir.scoring.dense import score_dual
     from tiir.scoring.engines import open_engine
+    from tiir.scoring.run import check_run_out
 
     cross = model.startswith("lxmert:")
     if cross != (features is not None):
@@ -97,7 +97,7 @@ def score_command(
     if (batch_size if cross else memory) is not None:
         name, use = ("--batch-size", "--memory") if cross else ("--memory", "--batch-size")
         raise ConfigError(f"{name} does nothing with {model}", hint=f"use {use}, or leave it out")
-    check_free(out, overwrite or resume, "run.json")
+    check_run_out(out, overwrite=overwrite or resume)
     n_bytes = memory_of(memory or "2GB")
     data = Dataset.load(dataset)
     store = None if features is None else FeatureStore.open(features)
@@ -158,11 +158,11 @@ def rerank_command(
     from tiir.report.cascade import cross_table, lost
     from tiir.scoring.cascade import check_all_pairs, rerank
     from tiir.scoring.engines import open_engine
-    from tiir.scoring.run import Run
+    from tiir.scoring.run import Run, check_run_out
 
     if not model.startswith("lxmert:"):
         raise ConfigError(f"--with {model}: only an LXMERT can re-rank", hint=f"--with lxmert:{model}")
-    check_free(out, overwrite or resume, "run.json")
+    check_run_out(out, overwrite=overwrite or resume)
     if compare is not None and compare.resolve() == out.resolve():
         raise ConfigError(f"--compare {compare} is --out itself", hint="choose another --out")
     n_bytes = memory_of(memory)

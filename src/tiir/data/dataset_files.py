@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiir.data.dataset import Dataset, Judgements
-from tiir.errors import DataError, not_that
-from tiir.io import atomic_write, read_json, sha256_file, write_json
+from tiir.errors import ConfigError, DataError, TiirError, not_that
+from tiir.io import atomic_write, read_json, sha256_file
+from tiir.out import begin, check_out, finish, is_begun
 
-__all__ = ["read_dataset", "write_dataset"]
+__all__ = ["HEADER", "check_dataset_out", "read_dataset", "source_of", "write_dataset"]
 
 FORMAT = 1
+HEADER = "dataset.json"
 HINT = "prepare the data set again"
 
 
@@ -38,18 +40,35 @@ class Header(BaseModel):
     source: dict[str, Any]
 
 
+def check_dataset_out(
+    out: Path, *, overwrite: bool, beside: Container[str] = (), error: type[TiirError] = ConfigError
+) -> None:
+    """Refuse an --out that holds a data set (without `overwrite`), or other people's files; see `check_out`.
+
+    Raises:
+        error: what it holds.
+    """
+    finished, begun = (out / HEADER).exists(), is_begun(out / HEADER)
+    check_out(
+        out, "a data set", finished=finished, begun=begun, overwrite=overwrite, beside=beside, error=error
+    )
+
+
+def source_of(directory: Path) -> str | None:
+    """What a data set says it was made from, also a damaged one; None where there is none, or it cannot say."""
+    try:
+        return str(read_json(directory / HEADER)["source"].get("source", "elsewhere"))
+    except (DataError, AttributeError, KeyError, TypeError):
+        return None
+
+
 def write_dataset(dataset: Dataset, directory: Path, overwrite: bool) -> None:
     """As `Dataset.save`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    header_path = directory / "dataset.json"
-    if header_path.exists():
-        if not overwrite:
-            raise DataError(
-                f"{directory} already holds a data set", hint="choose another --out, or --overwrite"
-            )
-        header_path.unlink()
+    root = _portable_root(dataset.image_root, directory)
+    check_dataset_out(directory, overwrite=overwrite, beside=Path(root or "").parts[:1], error=DataError)
     images: dict[str, Any] = {"image_id": list(dataset.image_ids), **dataset.image_columns}
     if dataset.image_paths is not None:
         images["path"] = list(dataset.image_paths)
@@ -66,7 +85,7 @@ def write_dataset(dataset: Dataset, directory: Path, overwrite: bool) -> None:
         if dataset.skipped
         else None,
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    begin(directory / HEADER)
     files: dict[str, str] = {}
     for stem, columns in tables.items():
         path = directory / f"{stem}.parquet"
@@ -86,15 +105,15 @@ def write_dataset(dataset: Dataset, directory: Path, overwrite: bool) -> None:
         skipped=len(dataset.skipped),
         fingerprint=dataset.fingerprint,
         files=files,
-        image_root=_portable_root(dataset.image_root, directory),
+        image_root=root,
         source=dict(dataset.source),
     )
-    write_json(header_path, header.model_dump())
+    finish(directory / HEADER, header.model_dump())
 
 
 def read_dataset(directory: Path) -> Dataset:
     """As `Dataset.load`."""
-    header_path = directory / "dataset.json"
+    header_path = directory / HEADER
     if not header_path.is_file():
         raise DataError(
             f"{directory} is not a data set: {not_that(directory, header_path.name)}",

@@ -13,6 +13,7 @@ from tiir.errors import ProtocolError, RunError
 from tiir.io import atomic_write
 from tiir.metrics.ranking import rank_run
 from tiir.metrics.retrieve import Direction, retrieve
+from tiir.out import check_file, check_out
 from tiir.scoring.run import Run
 
 __all__ = ["Format", "export_run"]
@@ -65,11 +66,12 @@ def export_run(
             hint="export with --protocol own",
         )
     gallery, out = galleries[0], Path(out)
-    taken = out.exists() and not (format == "trec" and out.is_dir() and not any(out.iterdir()))
-    if format != "trec" and out.is_dir():
-        raise RunError(f"--out {out} is a directory", hint="name a file")
-    if taken and not overwrite:
-        raise RunError(f"{out} is there already", hint="choose another --out, or --overwrite")
+    if format == "trec":
+        check_out(
+            out, "files", finished=out.is_dir() and any(out.iterdir()), overwrite=overwrite, error=RunError
+        )
+    else:
+        check_file(out, overwrite=overwrite, error=RunError)
     if format == "npz":
         n_queries = len(gallery.image_queries), len(gallery.caption_queries)
         if gallery.i2t is not gallery.t2i or n_queries != gallery.i2t.shape:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tiir.errors import ConfigError, DataError
 from tiir.io import read_json, write_json
+from tiir.out import check_out
 from tiir.report.chunks import SITE_NAME
 
 __all__ = ["APP", "FINISHED", "check_folder", "clear_folder", "digest", "finish_folder", "finished_plan"]
@@ -36,19 +37,12 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
     Raises:
         ConfigError: it is a file, holds a site (without `overwrite`), other things, or links where folders should be.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file", hint="name a folder")
     for name in filter(None, OURS):
         if (out / name).is_symlink():
             raise ConfigError(f"{out / name} is a link", hint="name another folder: links are not followed")
-    if not out.is_dir() or not any(out.iterdir()) or _read(out / UNFINISHED) == MARK:
-        return
-    if finished_plan(out) is None:
-        raise ConfigError(
-            f"{out} holds files and no site of tiir's", hint="name an empty folder: nothing there is touched"
-        )
-    if not overwrite:
-        raise ConfigError(f"{out} already holds a site", hint="choose another --out, or --overwrite")
+    begun = _read(out / UNFINISHED) == MARK
+    finished = not begun and finished_plan(out) is not None
+    check_out(out, "a site", finished=finished, begun=begun, overwrite=overwrite)
 
 
 def finished_plan(out: Path) -> dict[str, Any] | None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from tiir.data.dataset import Dataset
 from tiir.engine import Engine
-from tiir.io import atomic_write, write_json
+from tiir.io import atomic_write
 from tiir.models.base import PairModel
 from tiir.scoring.plan import tile_of
-from tiir.scoring.run import Run
+from tiir.scoring.run import Run, finish_run
 from tiir.scoring.tiles import Tiles, cut
 from tiir.scoring.work import MEMORY, Say, Work
 
@@ -84,8 +84,6 @@ def score_cross(
                 scores[images[0] : images[-1] + 1] = band[:, work.texts.of_caption]
             scores.flush()
             del scores
-        for stale in ("image_embeds.npy", "text_embeds.npy", "shortlist.npz"):
-            (work.out / stale).unlink(missing_ok=True)
-        write_json(work.out / "run.json", work.info(model.info.name, notes).model_dump())
+        finish_run(work.out, work.info(model.info.name, notes), ("scores.npy",))
 
     return work.run(keys, blocks, finish, engine=engine, resume=resume, overwrite=overwrite, say=say)

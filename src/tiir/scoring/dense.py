@@ -15,11 +15,11 @@ from tiir.data.dataset import Dataset
 from tiir.data.protocols import default_protocol
 from tiir.engine import Engine
 from tiir.errors import ConfigError, DataError
-from tiir.io import atomic_write, write_json
+from tiir.io import atomic_write
 from tiir.models.base import DualEncoder
 from tiir.progress import ahead
 from tiir.scoring.plan import carry_out, tile_of
-from tiir.scoring.run import Run, RunInfo
+from tiir.scoring.run import Run, RunInfo, finish_run
 from tiir.scoring.texts import Texts
 from tiir.scoring.tiles import Tiles, plan_hash
 
@@ -97,8 +97,6 @@ def score_dual(
         n_batches = len(job.images)
         _assemble(out / "image_embeds.npy", tiles, keys[:n_batches], job.images, np.arange(dataset.n_images))
         _assemble(out / "text_embeds.npy", tiles, keys[n_batches:], job.captions, texts.of_caption)
-        for stale in ("scores.npy", "shortlist.npz"):
-            (out / stale).unlink(missing_ok=True)
         notes = {
             "plan": plan_hash(plan),
             "device": device,
@@ -118,7 +116,7 @@ def score_dual(
             versions=info.versions,
             notes=notes,
         )
-        write_json(out / "run.json", about.model_dump())
+        finish_run(out, about, ("image_embeds.npy", "text_embeds.npy"))
 
     return carry_out(
         out,

@@ -86,8 +86,10 @@ def import_embeddings(
 
 def _check_apart(out: Path | str, *sources: Path | str) -> None:
     # The Run's own files may have the names of what it is made of.
+    place = Path(out).resolve()
     for source in sources:
-        if Path(source).resolve().parent == Path(out).resolve():
+        lies = Path(source).resolve()
+        if lies.parent == place or lies in (place, *place.parents):
             raise RunError(f"--out {out} is where {source} lies", hint="choose another --out")
 
 

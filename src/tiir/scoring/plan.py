@@ -15,7 +15,7 @@ from tiir.engine import Engine, Job
 from tiir.errors import RunError
 from tiir.io import remove_leftovers
 from tiir.scoring.engines import open_engine
-from tiir.scoring.run import Run
+from tiir.scoring.run import HEADER, Run, check_run_out
 from tiir.scoring.tiles import Tiles, plan_hash
 
 __all__ = ["carry_out", "tile_of"]
@@ -59,7 +59,9 @@ def carry_out(
     """
     parts = out / ".parts"
     with open_engine() if engine is None else nullcontext(engine) as engine:
-        done = engine.first and not overwrite and _finished(out, plan, resume)
+        if engine.first:
+            check_run_out(out, overwrite=overwrite or resume, error=RunError)
+        done = engine.first and not overwrite and _finished(out, plan)
         if engine.told(np.array([done]))[0]:
             return Run.load(out)
         opened = Tiles.open(parts, plan, resume=resume, overwrite=overwrite) if engine.first else None
@@ -83,21 +85,18 @@ def carry_out(
             )
             engine.wait()
             if engine.first:
-                (out / "run.json").unlink(
-                    missing_ok=True
-                )  # an earlier Run stays until now, and is not mistaken for this one
+                # An earlier Run stays until now, and is not mistaken for this one.
+                (out / HEADER).unlink(missing_ok=True)
                 finish(tiles, left, time.monotonic() - started)
                 tiles.remove()
             engine.wait()
         return Run.load(out)
 
 
-def _finished(out: Path, plan: Mapping[str, Any], resume: bool) -> bool:
+def _finished(out: Path, plan: Mapping[str, Any]) -> bool:
     # Whether `out` holds the Run of this plan, finished by a process that was killed, or by none.
-    if not (out / "run.json").exists():
+    if not (out / HEADER).exists():
         return False
-    if not resume:
-        raise RunError(f"{out} already holds a Run", hint="choose another --out, or --overwrite")
     parts = out / ".parts"
     begun = (parts / "plan.json").exists()
     try:

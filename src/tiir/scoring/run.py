@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,15 +13,19 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tiir.data.dataset import Dataset
-from tiir.errors import DataError, RunError, not_that, several
-from tiir.io import load_npy, read_json, write_json, write_npy
+from tiir.errors import ConfigError, DataError, RunError, TiirError, not_that, several
+from tiir.io import load_npy, read_json, write_npy
 from tiir.notebook import card
+from tiir.out import begin, check_out, finish, is_begun
 from tiir.scoring.shards import Placed, Shards, write_rows
 from tiir.scoring.shortlist import Shortlist
 
-__all__ = ["Run", "RunInfo"]
+__all__ = ["HEADER", "Run", "RunInfo", "check_run_out", "finish_run"]
 
 FORMAT = 1
+HEADER = "run.json"
+ARRAYS = ("image_embeds.npy", "text_embeds.npy", "scores.npy", "shortlist.npz")
+BESIDE = ("recipe.json", "model")  # of a recipe, whose model is trained before its Run begins
 FloatArray = npt.NDArray[Any]
 Embeds = FloatArray | Shards
 IntArray = npt.NDArray[np.int64]
@@ -216,32 +221,23 @@ class Run:
         """Write the Run; `run.json` comes last, so that a half-written one never loads.
 
         Raises:
-            RunError: `directory` already holds a Run and `overwrite` is False.
+            RunError: `directory` already holds a Run and `overwrite` is False, or files that are no Run's.
         """
         directory = Path(directory)
-        header = directory / "run.json"
-        if header.exists():
-            if not overwrite:
-                raise RunError(
-                    f"{directory} already holds a Run", hint="choose another --out, or --overwrite"
-                )
-            header.unlink()
-        directory.mkdir(parents=True, exist_ok=True)
-        if self.scores is None:
-            (directory / "scores.npy").unlink(missing_ok=True)
-        else:
+        check_run_out(directory, overwrite=overwrite, error=RunError)
+        begin(directory / HEADER)
+        written = set()
+        if self.scores is not None:
+            written.add("scores.npy")
             write_npy(directory / "scores.npy", np.asarray(self.scores, np.float32))
         for side, embeds in (("image", self.image_embeds), ("text", self.text_embeds)):
-            path = directory / f"{side}_embeds.npy"
-            if embeds is None or side in self.info.embeddings:
-                path.unlink(missing_ok=True)
-            else:
-                write_rows(path, embeds, embeds.dtype.newbyteorder("<"))
-        if self.shortlist is None:
-            (directory / "shortlist.npz").unlink(missing_ok=True)
-        else:
+            if embeds is not None and side not in self.info.embeddings:
+                written.add(f"{side}_embeds.npy")
+                write_rows(directory / f"{side}_embeds.npy", embeds, embeds.dtype.newbyteorder("<"))
+        if self.shortlist is not None:
+            written.add("shortlist.npz")
             self.shortlist.save(directory / "shortlist.npz")
-        write_json(header, self.info.model_dump())
+        finish_run(directory, self.info, written)
         return Run.load(directory)
 
     @classmethod
@@ -252,7 +248,7 @@ class Run:
             RunError: not a Run, unfinished, or damaged; embeddings that lie elsewhere have changed.
         """
         directory = Path(directory)
-        header = directory / "run.json"
+        header = directory / HEADER
         if not header.is_file():
             raise RunError(
                 f"{directory} is not a finished Run: {not_that(directory, header.name)}",
@@ -282,3 +278,28 @@ class Run:
         short = directory / "shortlist.npz"
         shortlist = Shortlist.load(short, info.images, info.captions) if short.exists() else None
         return cls(info, path=directory, shortlist=shortlist, **arrays)
+
+
+def check_run_out(out: Path, *, overwrite: bool, error: type[TiirError] = ConfigError) -> None:
+    """Refuse an --out that holds a Run (without `overwrite`), or other people's files; see `check_out`.
+
+    Raises:
+        error: what it holds.
+    """
+    begun = is_begun(out / HEADER) or (out / ".parts").exists()  # or its tiles
+    finished = (out / HEADER).exists()
+    check_out(out, "a Run", finished=finished, begun=begun, overwrite=overwrite, beside=BESIDE, error=error)
+
+
+def finish_run(out: Path, info: RunInfo, arrays: Container[str]) -> None:
+    """Make a Run of the arrays that were written: those of an earlier one go, and `run.json` comes last.
+
+    Args:
+        out: its directory.
+        info: provenance.
+        arrays: names of its files.
+    """
+    for name in ARRAYS:
+        if name not in arrays:
+            (out / name).unlink(missing_ok=True)
+    finish(out / HEADER, info.model_dump())

@@ -17,8 +17,9 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError, TiirError
-from tiir.io import check_out, read_json, remove_leftovers, write_json
+from tiir.io import read_json, remove_leftovers, write_json
 from tiir.models.loading import choose_device
+from tiir.out import check_out
 from tiir.train.config import LxmertTrainConfig, TrainConfig, differences
 from tiir.train.pairs import Turns
 
@@ -71,7 +72,7 @@ def begin(
     held = next((name for name in HOLDS if (out / name).exists()), None)
     if held and not last:
         raise ConfigError(f"{out} already holds a {HOLDS[held]}", hint="choose another --out")
-    check_out(out, "a training", marks=("training.json", "checkpoints"))
+    check_out(out, "a training", begun=(out / "training.json").exists())
     arguments = training_arguments(config, out / "checkpoints", validates=validation is not None)
     record = {
         "config": config.model_dump(mode="json"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -232,6 +233,26 @@ def test_a_slip_differs_in_a_letter_or_two(word):
 def test_bad_options_are_named(tmp_path, split, n, what):
     with pytest.raises(DataError, match=what):
         scenes.prepare(tmp_path, split=split, n=n)
+
+
+def test_pictures_of_others_stay(tmp_path):
+    """Also under the names that Scenes writes, and beside a data set that is no Scenes."""
+    own = tmp_path / "own"
+    scenes.prepare(own, n=3).save(own)
+    for name in ("test-mine.png", "test-1.png", "val-000000.png"):
+        (own / "images" / name).write_text("mine")
+    scenes.prepare(own, n=1).save(own)
+    left = ["test-000000.png", "test-1.png", "test-mine.png", "val-000000.png"]
+    assert sorted(path.name for path in (own / "images").iterdir()) == left
+
+    other = tmp_path / "other"
+    replace(Dataset.load(own), source={"source": "folder"}).save(other)
+    (other / "images").mkdir()
+    (other / "images" / "test-000000.png").write_text("mine")
+    with pytest.raises(DataError, match=r"images already holds files that are not part of Scenes"):
+        scenes.prepare(other, n=1)
+    assert (other / "images" / "test-000000.png").read_text() == "mine"
+    assert Dataset.load(other).n_images == 1
 
 
 def test_one_picture_is_enough(tmp_path):

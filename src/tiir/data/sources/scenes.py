@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
@@ -14,10 +15,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from tiir.data.dataset import Dataset
+from tiir.data.dataset_files import HEADER, check_dataset_out, source_of
 from tiir.data.sources.scenes_draw import SIDE, render
 from tiir.data.sources.scenes_text import ANNOTATORS, Facts, write_caption
 from tiir.data.sources.scenes_world import Scene, sample_scene
 from tiir.errors import DataError
+from tiir.out import begin, check_out
 from tiir.progress import track
 
 __all__ = ["Split", "prepare"]
@@ -36,13 +39,14 @@ def prepare(out: Path | str, *, split: Split = "test", n: int | None = None, see
     and box (x1 y1 x2 y2 in [0, 1]).
 
     Args:
-        out: directory of the data set; the pictures are written, the rest by `Dataset.save`.
+        out: directory of the data set; the pictures are written, the rest by `Dataset.save`. An earlier one there is
+            unfinished from then on.
         split: "train" (8,000 pictures), "val" (500) or "test" (1,000): streams of their own.
         n: another number of pictures.
         seed: the same seed gives the same pictures and captions.
 
     Raises:
-        DataError: no such split, or no pictures asked for.
+        DataError: no such split, no pictures asked for, or `out` holds other files.
 
     Example:
         >>> import tempfile
@@ -65,9 +69,14 @@ def prepare(out: Path | str, *, split: Split = "test", n: int | None = None, see
     ]
     ids = [f"{split}-{i:06d}" for i in range(n)]
     paths = [f"images/{name}.png" for name in ids]
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    for old in (out / "images").glob(f"{split}-*.png"):  # of an earlier, larger data set
-        old.unlink()
+    check_dataset_out(out, overwrite=True, error=DataError)
+    drawn = not (out / HEADER).exists() or source_of(out) == "scenes"
+    check_out(out / "images", "Scenes", begun=drawn, error=DataError)
+    begin(out / HEADER)
+    (out / "images").mkdir(exist_ok=True)
+    for old in (out / "images").iterdir():
+        if re.fullmatch(rf"{split}-\d{{6,}}\.png", old.name):  # of an earlier, larger data set
+            old.unlink()
 
     def draw(i: int) -> str:
         buffer = BytesIO()
