@@ -22,6 +22,7 @@ from tests.test_setup_coco import Verb, mirror  # noqa: F401 - a fixture
 from tiir.data.coco import PARTS, read_sources
 from tiir.data.dataset import Dataset
 from tiir.data.protocols import resolve
+from tiir.data.sources import scenes
 from tiir.errors import ConfigError, DataError, ModelError, RunError
 from tiir.features.store import FeatureStore
 from tiir.metrics.evaluate import evaluate
@@ -261,6 +262,27 @@ def test_a_recipe_that_failed_at_once_may_be_mended(tmp_path: Path) -> None:
         (tmp_path / said / "r" / "image_embeds.npy").touch()  # of the earlier one
         with pytest.raises(ConfigError, match=f"another {said}: "):
             recipe_steps(read_recipe(path), tmp_path / said)
+
+
+def test_what_lies_where_a_recipe_would_lie_stays(recipes: Path, tmp_path: Path, tiir: Verb) -> None:
+    """A model in a directory of the recipe's name, before and after the recipe's own data are there."""
+    shutil.copytree(ASSETS / "scenes-clip", tmp_path / "clip")
+    scenes.prepare(tmp_path / "photos", n=2).save(tmp_path / "scenes" / "test-12")
+    before = sorted(tmp_path.rglob("*"))
+    for more in ((), ("--dry-run",)):
+        code, _, err = tiir("run", recipes / "clip.yaml", "--to", tmp_path, *more)
+        assert code == 2
+        assert (
+            f"{tmp_path / 'clip'} already holds files that are not part of a Run, such as config.json" in err
+        )
+    shutil.rmtree(tmp_path / "clip")
+    source = tmp_path / "scenes" / "test-12" / "dataset.json"
+    source.write_text(source.read_text().replace('"source": "scenes"', '"source": "folder"'))
+    code, _, err = tiir("run", recipes / "clip.yaml", "--to", tmp_path)
+    assert (code, "test-12 holds a data set of folder, not of scenes" in err) == (2, True)
+    assert sorted(tmp_path.rglob("*")) == [
+        path for path in before if tmp_path / "clip" not in (path, *path.parents)
+    ]
 
 
 @pytest.mark.parametrize(("name", "to"), [("own", "."), ("test", "own"), ("coco", "to")])

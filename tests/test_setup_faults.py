@@ -17,6 +17,7 @@ from tiir.data.sources import scenes
 from tiir.features import FeatureStore
 from tiir.features.detected import detected_features
 from tiir.features.layout import part_of
+from tiir.features.scenes import scenes_features
 from tiir.models import load_detector
 from tiir.setup import Step, extract_step
 
@@ -55,6 +56,38 @@ def test_features_outlive_a_lost_picture_and_a_damaged_data_set(
     assert "extract coco-test-frcnn.h5: started" in err
     assert FeatureStore.open(store).check(test) == 5
     assert not part_of(store).exists()
+
+
+def test_what_others_made_is_refused_before_anything_is_fetched(
+    mirror: tuple[Server, Path],  # noqa: F811
+    tmp_path: Path,
+    tiir: Verb,
+) -> None:
+    """Features and data sets of another origin, under the names that the setup gives its own."""
+    server, sources = mirror
+    to = tmp_path / "coco"
+    data = scenes.prepare(tmp_path / "scenes", n=2)
+    store, theirs = to / "coco-val-frcnn.h5", to / "coco-test"
+    scenes_features(data, store)
+    before = store.read_bytes()
+    command = ("setup", "coco", "--to", to, "--for", "lxmert", "--sources", sources)
+    for more in ((), ("--dry-run",)):
+        code, _, err = tiir(*command, *more)
+        assert (code, f"{store} holds features of scenes, not features of frcnn:" in err) == (2, True)
+    store.write_bytes(b"not even HDF5")
+    code, _, err = tiir(*command)
+    assert (code, f"{store} holds something else" in err) == (2, True)
+    store.write_bytes(before)
+    data.save(theirs)
+    code, _, err = tiir("setup", "coco", "--to", to, "--for", "clip", "--sources", sources)
+    assert (code, f"{theirs} holds a data set of scenes, not of karpathy" in err) == (2, True)
+    (theirs / "dataset.json").unlink()  # as no kill leaves it
+    code, _, err = tiir("setup", "coco", "--to", to, "--for", "clip", "--sources", sources)
+    assert (code, f"{theirs} already holds files that are not part of a data set" in err) == (2, True)
+    assert sorted(path.name for path in to.iterdir()) == ["coco-test", "coco-val-frcnn.h5"]
+    assert sorted(path.name for path in theirs.iterdir()) == ["captions.parquet", "images.parquet"]
+    assert store.read_bytes() == before
+    assert server.ranges == []
 
 
 def test_a_detector_in_a_directory_is_known_by_its_content(

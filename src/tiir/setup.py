@@ -9,12 +9,22 @@ from typing import Any, Literal
 
 from tiir.data.coco import PARTS, WebFile, download, is_done, to_fetch
 from tiir.data.dataset import Dataset
+from tiir.data.dataset_files import check_dataset_out, source_of
 from tiir.data.download import check_space
 from tiir.errors import ConfigError, TiirError
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import part_of, read_header
 
-__all__ = ["DETECTOR", "Step", "coco_steps", "disk_needed", "do_steps", "extract_step", "valid_dataset"]
+__all__ = [
+    "DETECTOR",
+    "Step",
+    "check_source",
+    "coco_steps",
+    "disk_needed",
+    "do_steps",
+    "extract_step",
+    "valid_dataset",
+]
 
 Captions = Literal["karpathy", "oscar"]
 DETECTOR = "frcnn:unc-nlp/frcnn-vg-finetuned"  # LXMERT's own
@@ -22,6 +32,7 @@ IMAGES = {"train": 113_287, "val": 5_000, "test": 5_000}  # of COCO's Karpathy s
 NETWORK = 20e6  # bytes a second, for the estimate
 DECODED = 100  # pictures a second that `prepare` reads and hashes on two cores
 DETECTED = 5  # pictures a second: 2.1 TFLOP each, on a GPU that sustains 10 TFLOP/s in float32
+ELSEWHERE = "move it away, or choose another --to; nothing was changed"
 REGION_BYTES = 36 * (2048 * 2 + 4 * 4)  # of a picture, float16
 
 
@@ -132,8 +143,10 @@ def _download(
 
 def _prepare(to: Path, split: str, name: str, captions: Captions) -> Step:
     out = to / f"coco-{split}"
+    check_source(out, captions)
 
     def run() -> None:
+        check_source(out, captions)
         if captions == "oscar":
             from tiir.data.sources import oscar
 
@@ -164,8 +177,10 @@ def extract_step(where: Path, out: Path, extractor: str, device: str, images: in
         loaded: holds the extractor once a step needed it; the same list for steps of one extractor.
     """
     kind, _, model = extractor.partition(":")
+    _check_extractor(out, extractor)
 
     def run() -> None:
+        _check_extractor(out, extractor)
         data = Dataset.load(where)
         _drop_foreign(out, data, extractor)
         if kind == "scenes":
@@ -198,6 +213,28 @@ def extract_step(where: Path, out: Path, extractor: str, device: str, images: in
     disk = 0 if done else images * REGION_BYTES
     seconds = 0.0 if done else images / DETECTED if kind in ("frcnn", "detr") else None
     return Step(f"extract {out.name}", done, 0, disk, seconds, check, run)
+
+
+def check_source(out: Path, source: str) -> None:
+    """Refuse a data set of another source, and other people's files; a damaged one is made again.
+
+    Raises:
+        ConfigError: what is there.
+    """
+    check_dataset_out(out, overwrite=True)
+    if (found := source_of(out)) not in (None, source):
+        raise ConfigError(f"{out} holds a data set of {found}, not of {source}", hint=ELSEWHERE)
+
+
+def _check_extractor(out: Path, extractor: str) -> None:
+    if not out.exists():
+        return
+    try:
+        found = f"features of {read_header(out).info.extractor}"
+    except (TiirError, OSError):
+        found = "something else"
+    if found != f"features of {extractor}":
+        raise ConfigError(f"{out} holds {found}, not features of {extractor}", hint=ELSEWHERE)
 
 
 def valid_dataset(path: Path, source: str) -> Dataset | None:

@@ -14,7 +14,7 @@ from tiir.io import read_ids
 from tiir.recipes.made import with_check
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import SOURCES, Recipe
-from tiir.setup import IMAGES, Step, coco_steps, valid_dataset
+from tiir.setup import IMAGES, Step, check_source, coco_steps, valid_dataset
 
 __all__ = ["Sources", "data_steps", "keys_of", "size_of"]
 
@@ -91,8 +91,10 @@ def _keys_step(to: Path, sources: Sources, how: Mapping[str, Any]) -> Step:
 
 def _prepare_step(recipe: Recipe, out: Path, split: Any, to: Path) -> Step:
     n = size_of(recipe, split, out)
+    check_source(out, recipe.data)
 
     def run() -> None:
+        check_source(out, recipe.data)
         if recipe.data == "scenes":
             from tiir.data.sources import scenes
 

@@ -61,9 +61,8 @@ def check_unchanged(recipe: Recipe, place: Place) -> None:
     """
     path = place.folder / "recipe.json"
     records = {path, place.model / "training.json"}
-    if not path.exists() or not any(
-        file.is_file() and file not in records for file in place.folder.rglob("*")
-    ):
+    made = (file for file in place.folder.rglob("*") if not file.name.startswith(".") and file.is_file())
+    if not path.exists() or records.issuperset(made):
         return
     begun, now = read_json(path, error=ConfigError), decisive(recipe)
     if not isinstance(begun, dict):

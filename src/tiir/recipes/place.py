@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiir.errors import RunError
+from tiir.out import begin
 from tiir.recipes.recipe import SOURCES, Recipe
-from tiir.scoring.run import Run
+from tiir.scoring.run import HEADER, Run
 from tiir.setup import DETECTOR
 
 __all__ = ["Place"]
@@ -84,13 +85,13 @@ class Place:
         Raises:
             RunError: what it is of.
         """
-        header = self.folder / "run.json"
+        header = self.folder / HEADER
         if not header.exists():
             return
         try:
             Run.load(self.folder)
         except RunError:
-            header.unlink()
+            begin(header)
             return
         if wrong := flaw():
             raise RunError(

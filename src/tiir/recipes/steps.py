@@ -13,13 +13,14 @@ from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, MissingExtraError
 from tiir.io import write_json
 from tiir.metrics.evaluate import evaluate
+from tiir.out import begin
 from tiir.recipes.data import Sources, data_steps, keys_of, size_of
 from tiir.recipes.made import check_unchanged, decisive, model_flaw, run_flaw, with_check
 from tiir.recipes.outcome import Outcome
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import Recipe
 from tiir.scoring.engines.torchrun import started_by_torchrun
-from tiir.scoring.run import Run
+from tiir.scoring.run import HEADER, Run, check_run_out
 from tiir.setup import Step, do_steps, extract_step
 from tiir.train.config import LxmertTrainConfig
 
@@ -65,7 +66,10 @@ def run_recipe(
     check_extras(recipe)
     steps = recipe_steps(recipe, to, device=device, sources=sources, how=how, say=say)
     for part in _parts(recipe):
-        write_json(Place(part, to).folder / "recipe.json", decisive(part))
+        folder = Place(part, to).folder
+        if not (folder / HEADER).exists():
+            begin(folder / HEADER)
+        write_json(folder / "recipe.json", decisive(part))
     do_steps(to, steps, recipe.name, say)
     say("counting ranks")
     run = Run.load(place.folder)
@@ -94,7 +98,7 @@ def recipe_steps(
         recipe, to, device, sources, how, say: see `run_recipe`.
 
     Raises:
-        ConfigError: `to` holds results of the recipe as it was before a change.
+        ConfigError: `to` holds results of the recipe as it was before a change, or files of others in their place.
 
     Example:
         >>> from tiir.recipes import find_recipe
@@ -103,7 +107,9 @@ def recipe_steps(
     """
     to = Path(to)
     for part in _parts(recipe):
-        check_unchanged(part, Place(part, to))
+        check_unchanged(part, place := Place(part, to))
+        if not (place.folder / "recipe.json").exists():
+            check_run_out(place.folder, overwrite=True)
     steps = data_steps(recipe, to, sources, how)
     models = _parts(recipe)[1:] or [recipe]  # of a cascade, its two parts
     for part in models:
