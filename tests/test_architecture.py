@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "tiir"
 
 # Each may import what stands before it; those on one line may not import each other.
 LAYERS = [
-    ["errors", "lazy"],
+    ["errors", "lazy", "revisions"],
     ["io", "lock", "notebook", "probe", "progress"],
     ["engine", "out"],
     ["data"],

@@ -29,8 +29,11 @@ from tiir.metrics.evaluate import evaluate
 from tiir.metrics.published import published
 from tiir.metrics.recall import RSUM
 from tiir.models import load
+from tiir.models.loading import Source
 from tiir.recipes import Outcome, Recipe, find_recipe, read_recipe, recipe_steps, run_recipe, shipped
+from tiir.recipes.made import model_flaw
 from tiir.recipes.outcome import expected
+from tiir.recipes.place import Place
 from tiir.report.chunks import read_data
 from tiir.scoring.cascade import rerank
 from tiir.scoring.run import Run, RunInfo
@@ -319,6 +322,23 @@ def test_a_table_shows_what_is_finished(tmp_path: Path, monkeypatch: pytest.Monk
     assert code == 1
     assert "no such model directory" in err
     assert [outcome["recipe"] for outcome in json.loads(out)] == ["right"]
+
+
+def test_a_trained_model_is_of_the_directory_that_it_began_with(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
+    recipe = read_recipe(write(tmp_path / "tuned.yaml", **SCENES, train={"model": str(begun)}))
+    place = Place(recipe, tmp_path / "to")
+    scenes.prepare(tmp_path / "scenes", split="train", n=2).save(place.data("train"))
+    place.model.mkdir(parents=True)
+    (place.model / "history.json").write_text("[]")
+    assert recipe.train is not None
+    record = {"config": recipe.train.model_dump(mode="json"), "start": Source(str(begun)).revision}
+    (place.model / "training.json").write_text(json.dumps(record))
+    assert model_flaw(recipe, place) is None
+    (begun / "config.json").write_text('{"other": 1}')
+    assert "trained with another start" in str(model_flaw(recipe, place))
 
 
 def test_a_directory_of_ones_own_is_only_read(

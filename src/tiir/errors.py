@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from itertools import islice
 from pathlib import Path
 
@@ -125,18 +124,6 @@ def similar(path: Path | str) -> str:
     names = {path.name.lower(): path for path in beside}
     near = difflib.get_close_matches(missing.name.lower(), names, n=1) if len(beside) <= MOST else ()
     return f" (did you mean {names[near[0]]}?)" if near else ""
-
-
-def pinned(revision: object) -> str:
-    """The end of a hint to take the same model again: the option that asks the hub for a commit; "" if it is none.
-
-    Example:
-        >>> pinned("76de1b3b3a3c4bd85ec1b5b2b4f5b2c2a3c4d5e6")
-        ' (--revision 76de1b3b3a3c4bd85ec1b5b2b4f5b2c2a3c4d5e6)'
-        >>> pinned("sha256:76de1b3b")
-        ''
-    """
-    return f" (--revision {revision})" if re.fullmatch("[0-9a-f]{40}", str(revision)) else ""
 
 
 def not_that(directory: Path, mark: str) -> str:

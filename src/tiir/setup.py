@@ -14,6 +14,7 @@ from tiir.data.download import check_space
 from tiir.errors import ConfigError, TiirError
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import part_of, read_header
+from tiir.features.plan import begun_commit
 
 __all__ = [
     "DETECTOR",
@@ -192,10 +193,11 @@ def extract_step(where: Path, out: Path, extractor: str, device: str, images: in
             from tiir.models import load_detector
             from tiir.models.backbone import VisionBackbone
 
+            revision = begun_commit(out, extractor)
             loaded.append(
-                VisionBackbone(model, device=device)
+                VisionBackbone(model, device=device, revision=revision)
                 if kind == "grid"
-                else load_detector(extractor, device=device)
+                else load_detector(extractor, device=device, revision=revision)
             )
         if kind == "grid":
             from tiir.features.grid import grid_features
@@ -276,6 +278,6 @@ def _is_from(info: FeatureInfo, extractor: str) -> bool:
     folder = extractor.partition(":")[2]
     if info.extractor != extractor or not folder or not Path(folder).is_dir():
         return info.extractor == extractor
-    from tiir.models.loading import revision_of
+    from tiir.models.loading import Source
 
-    return info.weights == revision_of(folder)
+    return info.weights == Source(folder).revision

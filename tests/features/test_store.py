@@ -32,6 +32,15 @@ INFO = FeatureInfo(extractor="test", notes={"x": 1})
 many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def test_weights_that_an_earlier_version_called_unknown_are_none() -> None:
+    old = FeatureInfo(extractor="grid:a", weights="unknown")
+    assert old.weights is None
+    assert old.difference({"extractor": "grid:a", "weights": "1b"}) is None
+    assert old.difference({"extractor": "grid:b", "weights": "unknown"}) == "extractor"
+    new = FeatureInfo(extractor="grid:a", weights="1b")
+    assert new.difference({"extractor": "grid:a", "weights": "unknown"}) is None
+
+
 def features(n: int, regions: int = 3, width: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.random((n, regions, 2, 2)), axis=2)  # (n, R, from/to, x/y)

@@ -11,7 +11,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
 from tiir.models import loading
-from tiir.models.loading import unloadable
+from tiir.models.loading import Source, unloadable
 
 NAME = "some/clip"
 ANSWER = cast("Any", httpx.Response(403, request=httpx.Request("GET", "http://x")))
@@ -41,8 +41,10 @@ def test_why_a_hub_model_does_not_load(
     monkeypatch: pytest.MonkeyPatch, problem: OSError, offline: bool, said: str
 ) -> None:
     monkeypatch.setattr(loading, "HF_HUB_OFFLINE", offline)
-    assert said in str(unloadable(NAME, problem))
+    assert said in str(unloadable(Source(NAME), problem))
 
 
 def test_why_a_directory_does_not_load(tmp_path: Path) -> None:
-    assert str(unloadable(str(tmp_path), raised("cut off", None))).endswith("may be incomplete or damaged")
+    assert str(unloadable(Source(str(tmp_path)), raised("cut off", None))).endswith(
+        "may be incomplete or damaged"
+    )

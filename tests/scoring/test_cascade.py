@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,7 +98,7 @@ def test_the_mix_is_a_weighted_sum_of_standardised_scores(
     saved = Run.load(tmp_path / "run")
     assert (saved.info.notes["mix"], saved.shortlist.mix) == (0.5, 0.5)  # type: ignore[union-attr]
     assert saved.info.notes["order"].startswith("0.5 z(first stage)")
-    with pytest.raises(RunError, match="no cascade"):
+    with pytest.raises(RunError, match="is not a cascade"):
         remix(first, 0.5)
     with pytest.raises(RunError, match="mix of 2"):
         remix(run, 2)
@@ -173,6 +174,21 @@ def test_only_the_same_model_over_all_pairs_is_compared(
     ):
         with pytest.raises(RunError, match=message):
             check_all_pairs(run, fake.info, store)
+
+
+def test_a_revision_that_an_earlier_version_called_unknown_is_none(
+    pairs_data: Path, first: Run, fake: Any, tmp_path: Path
+) -> None:
+    cascade = again(pairs_data, first, fake, tmp_path / "cascade").info.model_dump()
+    cascade["revision"] = cascade["notes"]["first_stage"]["revision"] = "unknown"
+    read = RunInfo.model_validate(cascade)
+    assert (read.revision, read.notes["first_stage"]["revision"]) == (None, None)
+    data, store = Dataset.load(pairs_data / "data"), FeatureStore.open(pairs_data / "features.h5")
+    full = score_cross(fake, data, pairs_data / "data", store, tmp_path / "all")
+    for name in ("lxmert:fake", "lxmert:other"):
+        old = replace(full, info=full.info.model_copy(update={"revision": None, "model": name}))
+        with nullcontext() if name == "lxmert:fake" else pytest.raises(RunError, match="is of lxmert:other"):
+            check_all_pairs(old, fake.info, store)
 
 
 def test_what_cannot_be_re_ranked(pairs_data: Path, first: Run, fake: Any, tmp_path: Path) -> None:

@@ -171,6 +171,17 @@ def test_a_resumed_training_says_what_differs(splits, tmp_path):
             train_clip(val, config(training=changes), out=out, validation=val, resume=True)
     with pytest.raises(ConfigError, match=r"another validation: .*, now it is None"):
         train_clip(val, config(training={"num_train_epochs": 1}), out=out, resume=True)
+    record = out / "training.json"
+    whole = json.loads(record.read_text())
+    for damage, what in [
+        (["start"], "is not a record of a training"),
+        (whole | {"config": None}, "another config: None"),
+        (whole | {"start": 5}, "another start: 5, now it is None"),
+    ]:
+        record.write_text(json.dumps(damage))
+        with pytest.raises(ConfigError, match=what):
+            train_clip(val, config(training={"num_train_epochs": 1}), out=out, validation=val, resume=True)
+    record.write_text(json.dumps(whole))
     quiet = config(training={"num_train_epochs": 1, "logging_steps": 1, "disable_tqdm": False})
     train_clip(val, quiet, out=out, validation=val, resume=True)
 

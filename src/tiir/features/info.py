@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tiir.revisions import known
 
 __all__ = ["FeatureInfo"]
 
@@ -47,6 +49,8 @@ class FeatureInfo(BaseModel):
     dataset_path: str = ""
     skipped: dict[str, str] = Field(default_factory=dict)
 
+    _weights = field_validator("weights", mode="before")(known)
+
     @property
     def origin(self) -> dict[str, str | None]:
         """What a model has to see again: extractor, weights and colour."""
@@ -62,8 +66,8 @@ class FeatureInfo(BaseModel):
             >>> FeatureInfo(extractor="grid:a", colour="rgb").difference({"extractor": "grid:a", "colour": "bgr"})
             'colour'
         """
-        mine = self.origin
-        for key in ("weights" if mine["weights"] and origin.get("weights") else "extractor", "colour"):
+        mine, origin = self.origin, {**origin, "weights": known(origin.get("weights"))}
+        for key in ("weights" if mine["weights"] and origin["weights"] else "extractor", "colour"):
             if None not in (mine[key], origin.get(key)) and mine[key] != origin[key]:
                 return key
         return None

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiir.errors import DataError, pinned
+from tiir.errors import DataError
 from tiir.features.info import FeatureInfo
 from tiir.features.layout import DTYPES, Columns, Header, allocate, mapped, part_of, read_header
 from tiir.features.writer import FeatureWriter
 from tiir.io import remove_leftovers
 from tiir.lock import locked
+from tiir.revisions import commit, pinned
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
 
-__all__ = ["check_plan", "check_same", "extend", "only_writer", "open_writer"]
+__all__ = ["begun_commit", "check_plan", "check_same", "extend", "only_writer", "open_writer"]
 
 RESERVED = ("regions", "boxes", "crc32", "written")
 
@@ -88,6 +89,20 @@ def check_same(
             f"{path} was begun with other images",
             hint="resume with the same data set, or start again with --overwrite",
         )
+
+
+def begun_commit(path: Path, extractor: str) -> str | None:
+    """The commit with which an unfinished store goes on; None where there is none, or of another extractor.
+
+    Args:
+        path: the store.
+        extractor: such as "grid:microsoft/resnet-50".
+    """
+    try:
+        begun = read_header(part_of(path)).info
+    except DataError:  # there is none, or it is damaged: said when it is continued
+        return None
+    return commit(extractor, begun.weights) if begun.extractor == extractor else None
 
 
 @contextmanager

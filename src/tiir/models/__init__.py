@@ -27,7 +27,7 @@ def load(
         name: such as "openai/clip-vit-base-patch32", "models/mine", "lxmert:unc-nlp/lxmert-base-uncased".
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda:1", ...
         precision: "float32", "bfloat16" or "float16"; "auto" is float32: the number before the speed.
-        revision: commit, tag or branch of a hub model.
+        revision: commit, tag or branch of a hub model; of a directory the content hash that it must have.
 
     Returns:
         A `DualEncoder`, or a `PairModel`, which `bind` makes a `CrossEncoder`.

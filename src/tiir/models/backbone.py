@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,11 +19,10 @@ from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
+    Source,
     choose_device,
     exact_convolutions,
-    load_options,
     quiet,
-    revision_of,
     settle,
     unloadable,
     versions,
@@ -57,8 +56,8 @@ class VisionBackbone:
         self, name: str, *, device: str = "auto", size: int | None = None, revision: str | None = None
     ) -> None:
         self._device = choose_device(device)
-        options = load_options(name, revision)
-        whole, self._processor = _load(name, options)
+        source = Source.of(name, revision)
+        whole, self._processor = _load(source)
         self._model = getattr(whole, "vision_model", whole).eval()
         settle(self._model, self._device)
         self._config = getattr(whole.config, "vision_config", whole.config)
@@ -71,7 +70,7 @@ class VisionBackbone:
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as problem:
             raise ModelError(
                 f"{name} does not take pictures of {self.size} x {self.size} pixels: {str(problem).strip()}",
-                hint="it may be no vision backbone; or choose the --size it was trained with",
+                hint="it may not be a vision backbone; or choose the --size it was trained with",
             ) from problem
         self.width = int(probe.shape[1])
         self.grid = (int(probe.shape[2]), int(probe.shape[3]))
@@ -79,7 +78,7 @@ class VisionBackbone:
         self.colour: Literal["rgb", "bgr"] = "bgr" if flipped else "rgb"
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, options),
+            revision=source.revision,
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -146,16 +145,22 @@ class VisionBackbone:
         return last[:, extra:].transpose(1, 2).reshape(n, width, side, side)
 
 
-def _load(name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _load(source: Source) -> tuple[Any, Any]:
     try:
         with quiet():
             model, report = transformers.AutoModel.from_pretrained(
-                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+                source.name,
+                dtype=torch.float32,
+                weights_only=True,
+                output_loading_info=True,
+                **source.arguments,
             )
             # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
-            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                source.name, backend="pil", **source.arguments
+            )
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem, options) from problem
+        raise unloadable(source, problem) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     prefix = "vision_model." if hasattr(model, "vision_model") else ""
     random = sorted(
@@ -164,7 +169,7 @@ def _load(name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
     )  # fmt: skip
     if random:
         raise ModelError(
-            f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
+            f"{source.name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
             hint="the checkpoint is incomplete or of another architecture",
         )
     return model, processor

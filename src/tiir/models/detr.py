@@ -19,11 +19,10 @@ from tiir.errors import ImageError, ModelError
 from tiir.features.detected import Detections
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
+    Source,
     choose_device,
     exact_convolutions,
-    load_options,
     quiet,
-    revision_of,
     settle,
     unloadable,
     versions,
@@ -54,8 +53,8 @@ class Detr:
 
     def __init__(self, name: str, *, device: str = "auto", revision: str | None = None) -> None:
         self._name, self._device = name, choose_device(device)
-        options = load_options(name, revision)
-        self._model, self._processor = _load(name, options)
+        source = Source.of(name, revision)
+        self._model, self._processor = _load(source)
         settle(self._model.eval(), self._device)
         self._off = {"do_pad": False} if hasattr(self._processor, "do_pad") else {}
         self.input_size = lru_cache(maxsize=None)(self._input_size)
@@ -66,7 +65,7 @@ class Detr:
             self.queries, self.width = probe.states.shape[1:]
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as problem:
             raise ModelError(
-                f"{name} is no detector with a state a box: {str(problem).strip()}",
+                f"{name} is not a detector with a state a box: {str(problem).strip()}",
                 hint="give an object-detection model of transformers, such as facebook/detr-resnet-50",
             ) from problem
         labels = self._model.config.id2label
@@ -76,7 +75,7 @@ class Detr:
         self.notes: Mapping[str, Any] = {"queries": self.queries, "order": "best class score first"}
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, options),
+            revision=source.revision,
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -166,19 +165,25 @@ class _Output:
         self.scores = scores  # (n, Q, C)
 
 
-def _load(name: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _load(source: Source) -> tuple[Any, Any]:
     try:
         with quiet():
             model, report = transformers.AutoModelForObjectDetection.from_pretrained(
-                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+                source.name,
+                dtype=torch.float32,
+                weights_only=True,
+                output_loading_info=True,
+                **source.arguments,
             )
-            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                source.name, backend="pil", **source.arguments
+            )
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem, options) from problem
+        raise unloadable(source, problem) from problem
     random = sorted(report["missing_keys"])
     if random:
         raise ModelError(
-            f"{name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
+            f"{source.name} lacks {len(random)} weights of a {type(model).__name__}: {', '.join(random[:3])}",
             hint="the checkpoint is incomplete or of another architecture",
         )
     return model, processor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -19,12 +19,11 @@ from tiir.models.base import ModelInfo
 from tiir.models.loading import (
     PROBES,
     Precision,
+    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
     exact_convolutions,
-    load_options,
-    revision_of,
     settle,
     text_config,
     unloadable,
@@ -61,8 +60,8 @@ class TransformersDualEncoder:
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         self._device = choose_device(device)
         self._dtype = torch.float32
-        options = load_options(name, revision)
-        model, self._images, self._tokenizer = load_parts(name, options)
+        source = Source.of(name, revision)
+        model, self._images, self._tokenizer = load_parts(source)
         settle(model, self._device)
         self._model = model.eval()
         self._image_keys = _arguments(model.get_image_features)
@@ -84,7 +83,7 @@ class TransformersDualEncoder:
             self._model.to(self._dtype)
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, options),
+            revision=source.revision,
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             captions=f"padded to {self._pad_to} tokens" if self._pad_to else "bucketed by length",
@@ -200,22 +199,22 @@ class TransformersDualEncoder:
         return bool(np.abs(padded - trimmed).max() <= TOLERANCE)
 
 
-def load_parts(name: str, options: Mapping[str, Any] | None = None) -> tuple[Any, Any, Any]:
+def load_parts(name: str | Source) -> tuple[Any, Any, Any]:
     """Read a dual encoder's model, image processor and tokenizer.
 
     Args:
-        name: hub id or directory.
-        options: from `load_options`, which is asked where they are not given.
+        name: hub id or directory, or where it was found.
 
     Raises:
         ModelError: missing, damaged, incomplete, or no dual encoder.
     """
-    options = options or load_options(name)
+    source = Source.of(name)
+    name = source.name
     # Pillow resizes, whether torchvision is installed or not: its own resizing gives other pixels.
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
     try:
         model, report = transformers.AutoModel.from_pretrained(
-            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+            name, dtype=torch.float32, weights_only=True, output_loading_info=True, **source.arguments
         )
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise ModelError(
@@ -224,12 +223,12 @@ def load_parts(name: str, options: Mapping[str, Any] | None = None) -> tuple[Any
                 if isinstance(model, transformers.LxmertPreTrainedModel)
                 else "a dual encoder has get_image_features and get_text_features: CLIP, SigLIP, ALIGN, ...",
             )
-        images = transformers.AutoImageProcessor.from_pretrained(name, **pillow, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        images = transformers.AutoImageProcessor.from_pretrained(name, **pillow, **source.arguments)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source.arguments)
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem, options) from problem
+        raise unloadable(source, problem) from problem
     # transformers fills what a checkpoint lacks with random numbers and goes on.
     random = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED))
     if random:

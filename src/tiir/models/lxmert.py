@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -16,20 +16,20 @@ from transformers.models.lxmert.modeling_lxmert import (
     LxmertVisualAnswerHead,
 )
 
-from tiir.errors import ModelError, pinned
+from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
     Precision,
+    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
-    load_options,
     quiet,
-    revision_of,
     settle,
     unloadable,
     versions,
 )
+from tiir.revisions import pinned
 
 if TYPE_CHECKING:
     from tiir.features.store import FeatureStore
@@ -99,15 +99,12 @@ class _Relationship(nn.Module):
         self.seq_relationship = nn.Linear(width, 2)
 
 
-def load_matcher(
-    name: str, options: Mapping[str, Any] | None = None, *, new_head: bool = False
-) -> tuple[LxmertMatcher, Any]:
+def load_matcher(name: str | Source, *, new_head: bool = False) -> tuple[LxmertMatcher, Any]:
     """Read an LXMERT with its tokenizer, as float32 on the CPU.
 
     Args:
         name: hub id, such as "unc-nlp/lxmert-base-uncased", or a directory: fine-tuned by tiir, by the original
-            study, or pre-trained.
-        options: from `load_options`, which is asked where they are not given.
+            study, or pre-trained; or where it was found.
         new_head: where the checkpoint has no `match_head`, add one with random weights to be trained, instead
             of LXMERT's own zero-shot head.
 
@@ -117,9 +114,10 @@ def load_matcher(
     Raises:
         ModelError: missing, damaged, incomplete, no LXMERT, or without any head that matches.
     """
-    options = options or load_options(name)
+    source = Source.of(name)
+    name = source.name
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **options)
+        config = transformers.AutoConfig.from_pretrained(name, **source.arguments)
         if config.model_type != "lxmert":
             raise ModelError(f"{name} is a {config.model_type} model", hint="it must be an LXMERT")
         if not config.x_layers:
@@ -132,13 +130,13 @@ def load_matcher(
                 weights_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
-                **options,
+                **source.arguments,
             )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source.arguments)
     except ModelError:
         raise
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        raise unloadable(name, problem, options) from problem
+        raise unloadable(source, problem) from problem
     heads = ("match_head.", "cls.")
     own = set(matcher.state_dict())
     reshaped = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
@@ -183,15 +181,15 @@ class Lxmert:
             raise ModelError(f"no precision {precision!r}", hint=f"one of: {', '.join(get_args(Precision))}")
         chosen = choose_device(device)
         dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
-        options = load_options(name, revision)
-        matcher, self.tokenizer = load_matcher(name, options)
+        source = Source.of(name, revision)
+        matcher, self.tokenizer = load_matcher(source)
         self.matcher = matcher.to_precision(dtype)
         settle(self.matcher, chosen)
         positions: int = matcher.config.max_position_embeddings
         self.max_length = caption_limit(matcher, self.tokenizer) or positions
         self.info = ModelInfo(
             name=f"lxmert:{name}",
-            revision=revision_of(name, options),
+            revision=source.revision,
             device=str(chosen),
             precision=str(dtype).removeprefix("torch."),
             captions="grouped by length",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiir.errors import ModelError
+
+if TYPE_CHECKING:
+    from tiir.models.loading import Source
 
 __all__ = ["new_clip", "new_lxmert"]
 
@@ -77,7 +80,7 @@ def new_lxmert(
     out: Path,
     *,
     feature_width: int,
-    language: str | None = None,
+    language: str | Source | None = None,
     vocabulary: int = 600,
     text_length: int = 48,
     width: int = 128,
@@ -93,7 +96,7 @@ def new_lxmert(
         captions: the texts that the vocabulary is made from, where `language` is None.
         out: directory to write.
         feature_width: of the region features.
-        language: hub id or directory of a BERT of the same width and heads, whose tokenizer, embeddings and
+        language: hub id or directory, or where it was found, of a BERT of the same width and heads, whose tokenizer, embeddings and
             first `language_layers` layers start the language side.
         vocabulary: largest number of tokens, where `language` is None.
         text_length: tokens a caption can have, start and end included, where `language` is None.
@@ -102,7 +105,7 @@ def new_lxmert(
         seed: of the weights.
 
     Raises:
-        ModelError: `language` cannot be loaded, is no BERT, or has another shape.
+        ModelError: `language` cannot be loaded, is not a BERT, or has another shape.
     """
     import torch
     from transformers import LxmertConfig
@@ -147,24 +150,22 @@ def new_lxmert(
     tokenizer.save_pretrained(out)
 
 
-def _bert(name: str, width: int, heads: int, layers: int) -> tuple[Any, Any]:
+def _bert(language: str | Source, width: int, heads: int, layers: int) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from tiir.models.loading import check_tokenizer, load_options, quiet
+    from tiir.models.loading import Source, check_tokenizer, quiet, unloadable
 
-    options = load_options(name)
+    source = Source.of(language)
+    name = source.name
     try:
         with quiet():
             bert, report = transformers.AutoModel.from_pretrained(
-                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **options
+                name, dtype=torch.float32, weights_only=True, output_loading_info=True, **source.arguments
             )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source.arguments)
     except Exception as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise ModelError(
-            f"cannot load {name}: {first}", hint="give the directory or hub id of a BERT"
-        ) from problem
+        raise unloadable(source, problem) from problem
     if bert.config.model_type != "bert":
         raise ModelError(
             f"{name} is a {bert.config.model_type} model", hint="language layers come from a BERT"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import torch
 from tiir.errors import ModelError
 from tiir.io import read_json
 from tiir.models.loading import (
+    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
-    load_options,
     model_file,
     quiet,
     unloadable,
@@ -46,17 +46,17 @@ class SentenceEncoder:
     def __init__(self, name: str, *, device: str = "auto") -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        options = load_options(name)
+        source = Source.of(name)
         try:
             with quiet():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **source.arguments)
                 model, report = AutoModel.from_pretrained(
-                    name, use_safetensors=True, output_loading_info=True, **options
+                    name, use_safetensors=True, output_loading_info=True, **source.arguments
                 )
         except (
             Exception
         ) as problem:  # transformers raises many kinds: OSError, ValueError, SafetensorError, ...
-            raise unloadable(name, problem, options) from problem
+            raise unloadable(source, problem) from problem
         # transformers fills what a checkpoint lacks with random numbers; the pooler is not used here.
         if random := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
             raise ModelError(
@@ -66,7 +66,7 @@ class SentenceEncoder:
         check_tokenizer(name, self._tokenizer, getattr(model.config, "vocab_size", None))
         self._device = choose_device(device)
         self._model = model.to(self._device).eval()
-        self._first = _takes_first(name, options)
+        self._first = _takes_first(source)
         self._limit = caption_limit(model, self._tokenizer)
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
@@ -106,8 +106,9 @@ class SentenceEncoder:
         return unit
 
 
-def _takes_first(name: str, options: Mapping[str, Any]) -> bool:
-    modules, pooling = _layout(name, "modules.json", options) or [], _layout(name, POOLING, options)
+def _takes_first(source: Source) -> bool:
+    name = source.name
+    modules, pooling = _layout(source, "modules.json") or [], _layout(source, POOLING)
     if not (
         isinstance(modules, list)
         and all(isinstance(module, dict) and "type" in module for module in modules)
@@ -135,7 +136,7 @@ def _takes_first(name: str, options: Mapping[str, Any]) -> bool:
     return False
 
 
-def _layout(name: str, file: str, options: Mapping[str, Any]) -> Any:
+def _layout(source: Source, file: str) -> Any:
     # A JSON file of the model; None where it has no such file. Where that cannot be told, a guess would give other vectors.
-    path = model_file(name, file, options)
+    path = model_file(source, file)
     return None if path is None else read_json(path, error=ModelError)

@@ -14,7 +14,7 @@ from tiir.recipes.place import Place
 from tiir.recipes.recipe import Recipe
 from tiir.scoring.run import Run
 from tiir.setup import Step
-from tiir.train.config import differences
+from tiir.train.config import differences, start_of
 
 __all__ = ["check_unchanged", "decisive", "model_flaw", "run_flaw", "with_check"]
 
@@ -66,7 +66,7 @@ def check_unchanged(recipe: Recipe, place: Place) -> None:
         return
     begun, now = read_json(path, error=ConfigError), decisive(recipe)
     if not isinstance(begun, dict):
-        raise ConfigError(f"{path} is no record of a recipe", hint="choose another --to")
+        raise ConfigError(f"{path} is not a record of a recipe", hint="choose another --to")
     # What an earlier version did not record counts as the same.
     for key, before, after in differences({**now, **begun}, now):
         raise ConfigError(
@@ -86,6 +86,10 @@ def model_flaw(recipe: Recipe, place: Place) -> str | None:
         "config": recipe.train.model_dump(mode="json"),
         "dataset": Dataset.load(place.data("train")).fingerprint,
     }
+    if (start := start_of(recipe.train)) is not None and Path(start).is_dir():
+        from tiir.models.loading import Source
+
+        now["start"] = Source(start).revision
     if recipe.features is not None:
         now["features"] = FeatureStore.open(place.features("train")).fingerprint
     begun = read_json(place.model / "training.json")
@@ -116,9 +120,9 @@ def run_flaw(
     name = info.model.rpartition(" > ")[2]
     folder = Path(model.removeprefix("lxmert:"))
     if folder.is_dir():
-        from tiir.models.loading import revision_of
+        from tiir.models.loading import Source
 
-        same = info.revision == revision_of(str(folder))
+        same = info.revision == Source(str(folder)).revision
     else:
         same = name == model
     if not same:

@@ -180,12 +180,13 @@ def check_all_pairs(run: Run, model: ModelInfo, features: FeatureStore) -> None:
         RunError: what differs.
     """
     notes, revision = run.info.notes, run.info.revision
-    # The revision of a directory is a hash of its content, however its path is written.
-    same_name = run.info.model == model.name or model.revision.startswith("sha256:")
+    # The revision of a directory is a hash of its content, however its path is written. An old Run may have none.
+    hashed = revision is not None and revision.startswith("sha256:")
+    same = revision in (None, model.revision) and (hashed or run.info.model == model.name)
     found = notes.get("features", {}).get("fingerprint")
     if run.shortlist is not None or notes.get("share") != 100:
         problem = "did not score all pairs with a cross encoder"
-    elif revision != model.revision or not same_name:
+    elif not same:
         problem = f"is of {run.info.model} ({revision}), the cascade of {model.name} ({model.revision})"
     elif found != features.fingerprint:
         problem = f"was scored with other features ({found}) than {features.path} ({features.fingerprint})"
@@ -207,7 +208,7 @@ def remix(run: Run, mix: float) -> Run:
         RunError: no cascade, or `mix` is out of range.
     """
     if run.shortlist is None:
-        raise RunError(f"{run.name} is no cascade", hint="make one with `tiir rerank`")
+        raise RunError(f"{run.name} is not a cascade", hint="make one with `tiir rerank`")
     notes = run.info.notes | {"mix": mix, "order": _order(mix)}
     return replace(
         run, info=run.info.model_copy(update={"notes": notes}), shortlist=replace(run.shortlist, mix=mix)

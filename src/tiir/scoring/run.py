@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, RunError, TiirError, not_that, several
 from tiir.io import load_npy, read_json, write_npy
 from tiir.notebook import card
 from tiir.out import begin, check_out, finish, is_begun
+from tiir.revisions import known
 from tiir.scoring.shards import Placed, Shards, write_rows
 from tiir.scoring.shortlist import Shortlist
 
@@ -65,6 +66,15 @@ class RunInfo(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     notes: dict[str, Any] = Field(default_factory=dict)
     embeddings: dict[Literal["image", "text"], Placed] = Field(default_factory=dict)
+
+    _revision = field_validator("revision", mode="before")(known)
+
+    @field_validator("notes")
+    @classmethod
+    def _first_stage(cls, notes: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(first := notes.get("first_stage"), dict):
+            notes = {**notes, "first_stage": {**first, "revision": known(first.get("revision"))}}
+        return notes
 
     @classmethod
     def about(cls, dataset: Dataset, dataset_path: Path | str, model: str, **facts: Any) -> RunInfo:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tiir.errors import RunError, pinned
+from tiir.errors import RunError
 from tiir.io import atomic_write, read_json, write_json
 from tiir.lock import locked
+from tiir.revisions import pinned
 
 __all__ = ["Tiles", "cut", "plan_hash"]
 
@@ -86,7 +87,7 @@ class Tiles:
                     )
                 earlier = read_json(path, error=RunError)
                 if not isinstance(earlier, dict):
-                    raise RunError(f"{path} is no plan", hint="start again with --overwrite")
+                    raise RunError(f"{path} is not a plan", hint="start again with --overwrite")
                 differ = [key for key in {**earlier, **plan} if earlier.get(key) != plan.get(key)]
                 if differ:
                     key = differ[0]

@@ -14,7 +14,7 @@ from tiir.errors import ModelError
 from tiir.metrics.ranking import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models.dual import load_parts
-from tiir.models.loading import caption_limit
+from tiir.models.loading import Source, caption_limit
 from tiir.models.scratch import new_clip
 from tiir.train.config import TrainConfig
 from tiir.train.losses import contrastive_loss
@@ -57,18 +57,20 @@ def train_clip(
         ModelError: the model to start from cannot be loaded, or has no temperature to learn.
     """
     out = Path(out)
-    arguments, last = begin(dataset, config, out, validation=validation, resume=resume)
-    start = config.model
+    arguments, last, source = begin(dataset, config, out, validation=validation, resume=resume)
     if config.scratch is not None:
-        start = str(out / "scratch")
+        source = Source(str(out / "scratch"))
         with arguments.main_process_first(desc="writing a new model"):
             if arguments.process_index == 0:
-                new_clip(dataset.captions, Path(start), seed=arguments.seed, **config.scratch.model_dump())
-    assert start is not None
-    model, images, tokenizer = load_parts(start)
+                new_clip(
+                    dataset.captions, Path(source.name), seed=arguments.seed, **config.scratch.model_dump()
+                )
+    assert source is not None
+    model, images, tokenizer = load_parts(source)
     if not (hasattr(model, "logit_scale") or hasattr(model, "temperature")):
         raise ModelError(
-            f"{start} is a {type(model).__name__} without a temperature", hint="start from a CLIP-type model"
+            f"{source.name} is a {type(model).__name__} without a temperature",
+            hint="start from a CLIP-type model",
         )
 
     def prepare(picture: Any) -> Tensor:

@@ -19,6 +19,7 @@ __all__ = [
     "checked",
     "differences",
     "read_config",
+    "start_of",
 ]
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -212,6 +213,16 @@ def read_config(path: Path | str, kind: type[Config] = TrainConfig) -> Config:  
     """
     path = Path(path)
     return checked((read_json if path.suffix == ".json" else read_yaml)(path, error=ConfigError), kind, path)
+
+
+def start_of(config: TrainConfig | LxmertTrainConfig) -> str | None:
+    """The model, or the language side of one, that a training starts from; None where all weights are random.
+
+    Example:
+        >>> start_of(TrainConfig(model="openai/clip-vit-base-patch32"))
+        'openai/clip-vit-base-patch32'
+    """
+    return config.model or getattr(config.scratch, "language", None)
 
 
 def checked(values: Any, kind: type[Config], where: Path | str) -> Config:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from tiir.data.dataset import Dataset
-from tiir.errors import ConfigError, ModelError, pinned
+from tiir.errors import ConfigError, ModelError
 from tiir.metrics.ranking import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models.base import ModelInfo
-from tiir.models.loading import caption_limit
+from tiir.models.loading import Source, caption_limit
 from tiir.models.lxmert import load_matcher
 from tiir.models.pairs import PairScorer
 from tiir.models.scratch import new_lxmert
+from tiir.revisions import pinned
 from tiir.train.config import LxmertTrainConfig
 from tiir.train.negatives import HardNegatives, TruePairs, hard_negatives
 from tiir.train.objective import Matching
@@ -106,30 +107,31 @@ def train_lxmert(
         "negatives": None if negatives is None else _identity(negatives),
     }
     out = Path(out)
-    arguments, last = begin(dataset, config, out, validation=validation, resume=resume, inputs=inputs)
+    arguments, last, source = begin(dataset, config, out, validation=validation, resume=resume, inputs=inputs)
     # DataParallel would tear a batch's pairs apart, and only this attribute keeps the Trainer from it.
     arguments._n_gpu = min(1, arguments.n_gpu)
-    start = config.model
     if config.scratch is not None:
-        start = str(out / "scratch")
+        language, source = source, Source(str(out / "scratch"))
         shape = {"feature_width": features.width, "seed": arguments.seed, **config.scratch.model_dump()}
         with arguments.main_process_first(desc="writing a new model"):
             if arguments.process_index == 0:
-                new_lxmert(dataset.captions, Path(start), **shape)
-    assert start is not None
-    matcher, tokenizer = load_matcher(start, new_head=True)
+                new_lxmert(dataset.captions, Path(source.name), **shape | {"language": language})
+    assert source is not None
+    matcher, tokenizer = load_matcher(source, new_head=True)
     for width, of in [
         (features.width, "training"),
         (getattr(validation_features, "width", None), "validation"),
     ]:
         if width not in (None, matcher.config.visual_feat_dim):
             raise ModelError(
-                f"{start} reads features of width {matcher.config.visual_feat_dim}, the {of} features have {width}",
+                f"{source.name} reads features of width {matcher.config.visual_feat_dim}, the {of} features have {width}",
                 hint="extract features with the extractor that the model was trained with",
             )
     if config.dropout is not None:
         _set_dropout(matcher, config.dropout)
-    _same_source(features, getattr(matcher.config, "region_features", {}), f"{start} was trained on those")
+    _same_source(
+        features, getattr(matcher.config, "region_features", {}), f"{source.name} was trained on those"
+    )
     matcher.config.region_features = features.info.origin
     length = caption_limit(matcher, tokenizer)
     assert length is not None  # an LXMERT has positions

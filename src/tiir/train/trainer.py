@@ -18,9 +18,10 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError, TiirError
 from tiir.io import read_json, remove_leftovers, write_json
-from tiir.models.loading import choose_device
+from tiir.models.loading import Source, choose_device
 from tiir.out import check_out
-from tiir.train.config import LxmertTrainConfig, TrainConfig, differences
+from tiir.revisions import commit
+from tiir.train.config import LxmertTrainConfig, TrainConfig, differences, start_of
 from tiir.train.pairs import Turns
 
 __all__ = ["RecallTrainer", "begin", "run"]
@@ -36,7 +37,7 @@ def begin(
     validation: Dataset | None,
     resume: bool,
     inputs: Mapping[str, str | None] | None = None,
-) -> tuple[TrainingArguments, str | None]:
+) -> tuple[TrainingArguments, str | None, Source | None]:
     """Check what can be checked before the long work, and seed all random numbers.
 
     Args:
@@ -48,12 +49,14 @@ def begin(
         inputs: further inputs that a resumed training must share, by name: fingerprints.
 
     Returns:
-        The arguments, and the checkpoint to continue from.
+        The arguments, the checkpoint to continue from, and the model to start from (see `start_of`): of the hub that of
+        the commit that the training was begun with.
 
     Raises:
         MissingExtraError: accelerate is not installed.
         ConfigError: a wrong training argument, `out` holds something else, or was begun differently.
         DataError: no captions to train on, or to validate on.
+        ModelError: the model to start from is not there.
     """
     if find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train")
@@ -74,31 +77,37 @@ def begin(
         raise ConfigError(f"{out} already holds a {HOLDS[held]}", hint="choose another --out")
     check_out(out, "a training", begun=(out / "training.json").exists())
     arguments = training_arguments(config, out / "checkpoints", validates=validation is not None)
-    record = {
+    begun = {} if last is None else read_json(out / "training.json", error=ConfigError)
+    if not isinstance(begun, dict):
+        raise ConfigError(
+            f"{out / 'training.json'} is not a record of a training", hint="choose another --out"
+        )
+    record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "dataset": dataset.fingerprint,
         "validation": None if validation is None else validation.fingerprint,
         **(inputs or {}),
     }
+    _check_begun(out, begun, record)
+    start = start_of(config)
+    source = None if start is None else Source.of(start, commit(start, begun.get("start")))
+    record["start"] = None if source is None else source.revision
+    _check_begun(out, begun, record)
     if arguments.process_index == 0:
         remove_leftovers(out)
-    if last is None:
-        if arguments.process_index == 0:
+        if last is None:
             write_json(out / "training.json", record)
-    else:
-        begun = read_json(out / "training.json", error=ConfigError)
-        if not isinstance(begun, dict):
-            raise ConfigError(
-                f"{out / 'training.json'} is no record of a training", hint="choose another --out"
-            )
-        # What an earlier version did not record counts as the same.
-        for key, before, now in differences({**record, **begun}, record):
-            raise ConfigError(
-                f"{out} was begun with another {key}: {before!r}, now it is {now!r}",
-                hint="resume with the same, or choose another --out",
-            )
     set_seed(arguments.seed)
-    return arguments, last
+    return arguments, last, source
+
+
+def _check_begun(out: Path, begun: dict[str, Any], record: dict[str, Any]) -> None:
+    # What is not in one of the records counts as the same: an earlier version did not write it.
+    for key, before, now in differences({**record, **begun}, {**begun, **record}):
+        raise ConfigError(
+            f"{out} was begun with another {key}: {before!r}, now it is {now!r}",
+            hint="resume with the same, or choose another --out",
+        )
 
 
 class RecallTrainer(Trainer):  # type: ignore[misc]

@@ -21,11 +21,10 @@ from tiir.models.frcnn.detect import detect
 from tiir.models.frcnn.network import STRIDE, FrcnnNetwork
 from tiir.models.frcnn.ops import torchvision_ops
 from tiir.models.loading import (
+    Source,
     choose_device,
     exact_convolutions,
-    load_options,
     model_file,
-    revision_of,
     versions,
 )
 
@@ -76,18 +75,18 @@ class Frcnn:
         names: Path | None = None,
     ) -> None:
         self._device = choose_device(device)
-        options = load_options(name, revision)
-        self.config = FrcnnConfig.load(_file(name, options, ("config.yaml", "config.json")))
-        weights = _file(name, options, WEIGHTS)
+        source = Source.of(name, revision)
+        self.config = FrcnnConfig.load(_file(source, ("config.yaml", "config.json")))
+        weights = _file(source, WEIGHTS)
         self.network = FrcnnNetwork(self.config).eval()
         _fill(self.network, weights)
         self.network.fold()
         self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.width = self.network.roi_heads.width
-        self.names: Mapping[str, Sequence[str]] = _names(name, options, names, self.config)
+        self.names: Mapping[str, Sequence[str]] = _names(source, names, self.config)
         self.info = ModelInfo(
             name=name,
-            revision=revision_of(name, options),
+            revision=source.revision,
             device=str(self._device),
             precision="float32",
             captions="none",
@@ -172,14 +171,14 @@ def resized(width: int, height: int, shortest: int, longest: int) -> tuple[int, 
     return max(int(h + 0.5), STRIDE), max(int(w + 0.5), STRIDE)
 
 
-def _file(name: str, options: Mapping[str, Any], candidates: Sequence[str]) -> Path:
+def _file(source: Source, candidates: Sequence[str]) -> Path:
     """The first of the files that a directory or a hub model has."""
     for candidate in candidates:
-        if path := model_file(name, candidate, options):
+        if path := model_file(source, candidate):
             return path
     raise ModelError(
-        f"{name} has no {' or '.join(candidates)}",
-        hint="copy all files of the model into the directory" if Path(name).is_dir() else "check the id",
+        f"{source.name} has no {' or '.join(candidates)}",
+        hint="copy all files of the model into the directory" if source.commit is None else "check the id",
     )
 
 
@@ -215,18 +214,12 @@ def _fill(network: FrcnnNetwork, path: Path) -> None:
     network.load_state_dict(state, strict=False)
 
 
-def _names(
-    name: str, options: Mapping[str, Any], folder: Path | None, config: FrcnnConfig
-) -> dict[str, tuple[str, ...]]:
+def _names(source: Source, folder: Path | None, config: FrcnnConfig) -> dict[str, tuple[str, ...]]:
     found = {}
     for kind, file in VOCABULARIES.items():
-        if folder is not None:
-            path = folder / file
-        else:
-            try:
-                path = _file(name, options, (file,))
-            except ModelError:
-                continue  # the published model has none: ids do without
+        path = model_file(source, file) if folder is None else folder / file
+        if path is None:
+            continue  # the published model has none: ids do without
         lines = read_text(path, error=ModelError).splitlines()
         expected = config.classes if kind == "objects" else config.attributes
         if len(lines) != expected:
