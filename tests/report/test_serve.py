@@ -570,15 +570,17 @@ def test_runs_whose_model_changed_or_went_cannot_search(world: World, tmp_path: 
     other = with_info(clip, revision="sha256:0")
     assert clip.text_embeds is not None
     turned = replace(clip, text_embeds=np.roll(np.asarray(clip.text_embeds), 1, axis=0))
-    imported = with_info(clip, revision=None)
+    imported = with_info(clip, revision=None, versions={})
     for run in (gone, other, turned, imported, world.runs[3]):
         (live,) = live_runs([run], world.data, device="cpu", say=heard.append)
         assert live.encoder is None
         assert not live.rescores
         assert Search([live], ()).models == []
     assert len(heard) == 5
-    assert "weights are others now" in heard[1]
+    assert "is another model than before" in heard[1]
     assert "other vectors" in heard[2]
+    (live,) = live_runs([with_info(clip, revision=None)], world.data, device="cpu")
+    assert live.encoder is not None  # of a Run that an earlier version made: its vectors tell
     lost = with_info(
         cascade, notes=cascade.info.notes | {"features": {"path": "gone.h5", "fingerprint": "x"}}
     )

@@ -62,7 +62,7 @@ def rescore_typos(
         if apart > SAME:
             raise RunError(
                 f"the model gives captions of {run.name} other vectors than the Run holds (up to {apart:.2g} apart)",
-                hint="name the model, with its precision, that made the Run",
+                hint=f"name the model that made the Run, {run.info.model} ({run.info.revision or 'its revision is not known'})",
             )
     rows = []
     for fold, gallery in enumerate(galleries):

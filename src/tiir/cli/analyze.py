@@ -112,7 +112,9 @@ def analyze_command(
     if rescore:  # before the long work
         from tiir import models
 
-        encoder = models.load(rescore, device=device)
+        made_by: Any = loaded.info
+        revision = made_by.revision if rescore == made_by.model else None
+        encoder = models.load(rescore, device=device, precision=made_by.precision, revision=revision)
         if not hasattr(encoder, "encode_captions"):
             raise ConfigError(
                 f"--rescore {rescore} has no text side of its own", hint="name a CLIP-type model"

@@ -151,8 +151,8 @@ class _Loader:
         if run.text_embeds is None:
             return None
         made_by = vars(run.info) if run.shortlist is None else run.info.notes.get("first_stage", {})
-        if not made_by.get("revision"):
-            return None
+        if not made_by.get("revision") and "transformers" not in made_by.get("versions", {}):
+            return None  # made elsewhere
         model = self._load(made_by["model"], made_by["revision"], made_by["precision"])
         encoder: Encoder = self._wrapped.setdefault(id(model), Encoder(model))
         # The weights are the same; the libraries may not be. A few captions tell.
@@ -195,10 +195,5 @@ class _Loader:
 
         key = name, revision, precision
         if key not in self._models:
-            # The revision of a directory is a hash of what it holds: nothing to ask a hub for.
-            asked = None if revision is None or revision.startswith("sha256:") else revision
-            model = models.load(name, device=self._device, precision=precision, revision=asked)
-            if revision is not None and model.info.revision != revision:
-                raise ModelError(f"{name} is not the model that made the Run: its weights are others now")
-            self._models[key] = model
+            self._models[key] = models.load(name, device=self._device, precision=precision, revision=revision)
         return self._models[key]
