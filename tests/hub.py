@@ -22,6 +22,7 @@ class Hub:
         self.models: dict[str, dict[str, Path]] = {}
         self.requests: list[str] = []
         self.mute = False  # take requests, and drop the connection
+        self.refuses: int | None = None  # answer with this status
         self.port = 0
         self.open()
 
@@ -42,7 +43,7 @@ class Hub:
                 if hub.mute:
                     self.close_connection = True
                     return
-                status, headers, body = hub.answer(path)
+                status, headers, body = (hub.refuses, {}, b"") if hub.refuses else hub.answer(path)
                 self.send_response(status)
                 for key, value in ({"Content-Length": str(len(body))} | headers).items():
                     self.send_header(key, value)

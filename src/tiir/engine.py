@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tiir.errors import RunError
 from tiir.progress import track
+from tiir.revisions import pinned
 
 __all__ = ["Engine", "Job"]
 
@@ -116,6 +118,23 @@ class Engine:
             RunError: another process failed.
         """
         return [value]
+
+    def agree(self, plan: Mapping[str, Any]) -> None:
+        """Go on when all processes are here, with the same plan: the hub may have given them different commits.
+
+        Args:
+            plan: what decides the results.
+
+        Raises:
+            RunError: they have different ones, or another process failed.
+        """
+        plans = self.gathered(dict(plan))
+        for key in plan:
+            if differ := [other[key] for other in plans if other[key] != plans[0][key]]:
+                raise RunError(
+                    f"the processes do not share {key}: {plans[0][key]!r} and {differ[0]!r}",
+                    hint=f"start all of them with the same model{pinned(differ[0])}, data and libraries",
+                )
 
     def wait(self) -> None:
         """Go on when all processes are here.

@@ -149,11 +149,14 @@ def extract_command(
         return
     from tiir.features.detected import detected_features
     from tiir.features.grid import grid_features
+    from tiir.features.plan import begun_commit
     from tiir.models import load_detector
     from tiir.models.backbone import VisionBackbone
     from tiir.scoring.engines import open_engine
 
     with open_engine(engine, workers=workers, address=address) as crew:
+        if resume and revision is None:
+            of_model["revision"] = begun_commit(out, extractor)
         of_model["device"], files["engine"] = crew.place(given.pop("device", "auto")), crew
         if what == "grid":
             store = grid_features(VisionBackbone(model, **of_model), data, out, **given, **files)

@@ -86,6 +86,7 @@ def score_command(
     from tiir.scoring.cross import score_cross
     from tiir.scoring.dense import score_dual
     from tiir.scoring.engines import open_engine
+    from tiir.scoring.plan import begun_commit
     from tiir.scoring.run import check_run_out
 
     cross = model.startswith("lxmert:")
@@ -102,6 +103,8 @@ def score_command(
     data = Dataset.load(dataset)
     store = None if features is None else FeatureStore.open(features)
     with open_engine(engine, workers=workers, address=address) as crew:
+        if resume:
+            revision = revision or begun_commit(out, model)
         loaded: Any = load(model, device=crew.place(device), precision=precision, revision=revision)
         files: Any = {"engine": crew, "resume": resume, "overwrite": overwrite}
         if store is None:
@@ -158,6 +161,7 @@ def rerank_command(
     from tiir.report.cascade import cross_table, lost
     from tiir.scoring.cascade import check_all_pairs, rerank
     from tiir.scoring.engines import open_engine
+    from tiir.scoring.plan import begun_commit
     from tiir.scoring.run import Run, check_run_out
 
     if not model.startswith("lxmert:"):
@@ -175,6 +179,8 @@ def rerank_command(
     for other in others:
         other.check(data)
     with open_engine(engine, workers=workers, address=address) as crew:
+        if resume:
+            revision = revision or begun_commit(out, model)
         encoder: Any = load(model, device=crew.place(device), precision=precision, revision=revision)
         for other in others:
             check_all_pairs(other, encoder.info, store)

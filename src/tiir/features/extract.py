@@ -75,6 +75,7 @@ def extract(
         RunError: a process of torchrun failed.
     """
     engine, bad = engine or Engine(), {}
+    engine.agree(info.origin)
     with ExitStack() as stack:
         missing = np.ones(dataset.n_images, bool)
         if engine.first:

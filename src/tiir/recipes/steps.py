@@ -20,6 +20,7 @@ from tiir.recipes.outcome import Outcome
 from tiir.recipes.place import Place
 from tiir.recipes.recipe import Recipe
 from tiir.scoring.engines.torchrun import started_by_torchrun
+from tiir.scoring.plan import begun_commit
 from tiir.scoring.run import HEADER, Run, check_run_out
 from tiir.setup import Step, do_steps, extract_step
 from tiir.train.config import LxmertTrainConfig
@@ -191,7 +192,7 @@ def _score_step(recipe: Recipe, place: Place, device: str, say: Say) -> Step:
         place.clear_for_run(flaw)
         where = place.data("test")
         data = Dataset.load(where)
-        model: Any = load(place.scored, device=device)
+        model: Any = load(place.scored, device=device, revision=begun_commit(place.folder, place.scored))
         if features is None:
             score_dual(model, data, where, place.folder, resume=True)
         else:
@@ -220,7 +221,7 @@ def _rerank_step(recipe: Recipe, to: Path, device: str, say: Say) -> Step:
         place.clear_for_run(flaw)
         where = place.data("test")
         data = Dataset.load(where)
-        model: Any = load(by.scored, device=device)
+        model: Any = load(by.scored, device=device, revision=begun_commit(place.folder, by.scored))
         store = FeatureStore.open(by.features("test"))
         rerank(
             Run.load(first.folder),

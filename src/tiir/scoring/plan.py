@@ -12,15 +12,31 @@ import numpy as np
 import numpy.typing as npt
 
 from tiir.engine import Engine, Job
-from tiir.errors import RunError
-from tiir.io import remove_leftovers
+from tiir.errors import RunError, TiirError
+from tiir.io import read_json, remove_leftovers
+from tiir.revisions import commit
 from tiir.scoring.engines import open_engine
 from tiir.scoring.run import HEADER, Run, check_run_out
 from tiir.scoring.tiles import Tiles, plan_hash
 
-__all__ = ["carry_out", "tile_of"]
+__all__ = ["begun_commit", "carry_out", "tile_of"]
 
 Array = npt.NDArray[Any]
+
+
+def begun_commit(out: Path, model: str) -> str | None:
+    """The commit with which a half-done Run goes on; None where there is none, or of another model.
+
+    Args:
+        out: directory of the Run.
+        model: as `tiir.models.load` takes it.
+    """
+    try:
+        plan = read_json(out / ".parts" / "plan.json")
+    except TiirError:  # there is none, or it is damaged: said when it is continued
+        return None
+    begun = isinstance(plan, dict) and plan.get("model") == model
+    return commit(model, plan.get("revision")) if begun else None
 
 
 def carry_out(
@@ -59,6 +75,7 @@ def carry_out(
     """
     parts = out / ".parts"
     with open_engine() if engine is None else nullcontext(engine) as engine:
+        engine.agree(plan)
         if engine.first:
             check_run_out(out, overwrite=overwrite or resume, error=RunError)
         done = engine.first and not overwrite and _finished(out, plan)

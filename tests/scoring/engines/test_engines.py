@@ -25,6 +25,7 @@ from tiir.models import load
 from tiir.scoring.cross import score_cross
 from tiir.scoring.engines import open_engine
 from tiir.scoring.engines.local import LocalEngine, chunks
+from tiir.scoring.plan import carry_out
 from tiir.scoring.run import Run
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -228,6 +229,22 @@ def test_a_job_that_cannot_be_sent_is_refused_in_words(tmp_path: Path) -> None:
     job.results = lambda numbers: iter([(n, n) for n in numbers])  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match=r"cannot be sent to other processes[\s\S]*torchrun"):
         squares(LocalEngine(2), job)
+
+
+class Apart(Engine):
+    """Stands for two processes, the second of which found another commit on the hub."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        return [value, {**value, "revision": 20 * "1b"}]
+
+
+def test_processes_with_different_plans_stop(tmp_path: Path) -> None:
+    plan, job = {"model": "some/clip", "revision": 20 * "0a"}, Pieces(tmp_path)
+    with pytest.raises(RunError, match=r"do not share revision: '0a.*' and '1b[\s\S]*--revision 1b"):
+        carry_out(
+            tmp_path / "run", plan, job, [], [], lambda *_: None, unit="", description="", engine=Apart()
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_torchrun_of_one_process_shares_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
