@@ -282,7 +282,7 @@ class Dataset:
         """Write the data set as Parquet; `dataset.json` comes last, so a half-written one never loads.
 
         Raises:
-            DataError: `directory` already holds a data set and `overwrite` is False.
+            DataError: `directory` already holds a data set and `overwrite` is False, or it holds other files.
         """
         from tiir.data.dataset_files import write_dataset
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, RunError, TiirError, not_that, several
@@ -231,7 +231,7 @@ class Run:
         """Write the Run; `run.json` comes last, so that a half-written one never loads.
 
         Raises:
-            RunError: `directory` already holds a Run and `overwrite` is False, or files that are no Run's.
+            RunError: `directory` already holds a Run and `overwrite` is False, or it holds other files.
         """
         directory = Path(directory)
         check_run_out(directory, overwrite=overwrite, error=RunError)

@@ -236,7 +236,7 @@ def test_bad_options_are_named(tmp_path, split, n, what):
 
 
 def test_pictures_of_others_stay(tmp_path):
-    """Also under the names that Scenes writes, and beside a data set that is no Scenes."""
+    """Also under the names that Scenes writes, and beside another data set."""
     own = tmp_path / "own"
     scenes.prepare(own, n=3).save(own)
     for name in ("test-mine.png", "test-1.png", "val-000000.png"):
