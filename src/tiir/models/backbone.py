@@ -140,7 +140,7 @@ class VisionBackbone:
         if not (side and 0 <= extra <= 16):  # Swin merges patches and has no other tokens
             side, extra = math.isqrt(tokens), 0
         if side * side + extra != tokens:
-            raise ValueError(f"its {tokens} tokens are no square grid")
+            raise ValueError(f"its {tokens} tokens are not a square grid")
         # [CLS], distillation and register tokens come first.
         return last[:, extra:].transpose(1, 2).reshape(n, width, side, side)
 

@@ -52,9 +52,11 @@ class ScratchConfig(BaseModel):
     @model_validator(mode="after")
     def _divides(self) -> ScratchConfig:
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
@@ -122,7 +124,7 @@ class LxmertScratchConfig(BaseModel):
             for key in sorted({"vocabulary", "text_length"} & self.model_fields_set):
                 raise ValueError(f"scratch.{key} is that of 'language': give only one of them")
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
