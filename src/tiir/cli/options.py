@@ -167,5 +167,5 @@ def memory_of(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     size = 0 if found is None else int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
     if size < 1:
-        raise ConfigError(f"--memory {text} is no size", hint="such as 500MB or 2GB")
+        raise ConfigError(f"--memory {text} is not a size", hint="such as 500MB or 2GB")
     return size
