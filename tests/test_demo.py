@@ -61,6 +61,18 @@ def test_a_model_of_the_users_is_not_replaced(tmp_path: Path) -> None:
     assert theirs.read_text() == "{}"
 
 
+def test_pictures_of_the_users_are_no_demo(tmp_path: Path) -> None:
+    from tiir.demo import run_demo
+    from tiir.errors import ConfigError
+
+    theirs = tmp_path / "scenes" / "images" / "test-000000.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(ConfigError, match="files that are not part of a demo, such as scenes"):
+        run_demo(tmp_path, images=2, overwrite=True)
+    assert theirs.read_text() == "mine"
+
+
 def test_the_packaged_models_are_small() -> None:
     from importlib.resources import files
 

@@ -106,6 +106,13 @@ def test_nothing_is_overwritten_by_accident(colours: tuple[Dataset, Run], tmp_pa
     assert target.read_bytes() == before
     for _ in range(2):
         export_run(run, data, tmp_path / "out.csv", format="csv", overwrite=True)
+    theirs = tmp_path / "trec" / "notes.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    with pytest.raises(RunError, match="trec already holds files"):
+        export_run(run, data, theirs.parent, format="trec")
+    export_run(run, data, theirs.parent, format="trec", overwrite=True)
+    assert theirs.read_text() == "mine"
 
 
 def test_npz_refuses_what_it_cannot_say(shared: Path, tmp_path: Path) -> None:
