@@ -45,7 +45,7 @@ def test_mistakes_end_before_the_work(colours: tuple[Dataset, Run], tiir: Any, t
     (site / "mine.txt").write_text("mine")
     code, _, notes = tiir("explore", run.path, "--port", 0, "--site", site, "--resamples", 0)
     assert code == 2
-    assert "no site of tiir's" in notes
+    assert "not part of a site" in notes
     assert [path.name for path in site.iterdir()] == ["mine.txt"]
     code, _, notes = tiir("explore", run.path, "--port", 0, "--judgements", tmp_path / "no" / "j.jsonl")
     assert code == 2
