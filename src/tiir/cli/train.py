@@ -17,7 +17,12 @@ train_app = typer.Typer(help="Fine-tune a model, or train a small one.", no_args
 @train_app.command("clip")
 def train_clip_command(
     dataset: DatasetDir,
-    config: Annotated[Path, typer.Option(help="YAML or JSON, such as {model: openai/clip-vit-base-patch32, training: {num_train_epochs: 5}}.")],
+    config: Annotated[
+        Path,
+        typer.Option(
+            help="YAML or JSON, such as {model: openai/clip-vit-base-patch32, training: {num_train_epochs: 5}}."
+        ),
+    ],
     out: Out,
     validation: Annotated[
         Path | None,
@@ -42,7 +47,12 @@ def train_clip_command(
 def train_lxmert_command(
     dataset: DatasetDir,
     features: Annotated[Path, typer.Option(help="Region features of the training images.")],
-    config: Annotated[Path, typer.Option(help="YAML or JSON, such as {model: unc-nlp/lxmert-base-uncased, training: {num_train_epochs: 5}}.")],
+    config: Annotated[
+        Path,
+        typer.Option(
+            help="YAML or JSON, such as {model: unc-nlp/lxmert-base-uncased, training: {num_train_epochs: 5}}."
+        ),
+    ],
     out: Out,
     validation: Annotated[
         Path | None,

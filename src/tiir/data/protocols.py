@@ -117,7 +117,10 @@ def resolve(
         raise ProtocolError(f"{protocol} takes no list of images", hint="use coco-1k-subset, or own")
     if protocol in ("cxc", "eccv"):
         if captions_per_image is not None:
-            raise ProtocolError(f"{protocol} has a fixed list of captions", hint="leave captions_per_image (--captions-per-image) out")
+            raise ProtocolError(
+                f"{protocol} has a fixed list of captions",
+                hint="leave captions_per_image (--captions-per-image) out",
+            )
         return (_judged(protocol, dataset),)
     images = np.arange(dataset.n_images) if keys is None else _images(dataset, keys)
     expected = {"coco-5k": 5000, "coco-1k-5fold": 5000, "coco-1k-subset": 1000, "flickr8k": 1000}
