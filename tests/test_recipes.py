@@ -29,7 +29,7 @@ from tiir.metrics.evaluate import evaluate
 from tiir.metrics.published import published
 from tiir.metrics.recall import RSUM
 from tiir.models import load
-from tiir.models.loading import Source
+from tiir.models.source import Source
 from tiir.recipes import Outcome, Recipe, find_recipe, read_recipe, recipe_steps, run_recipe, shipped
 from tiir.recipes.made import model_flaw
 from tiir.recipes.outcome import expected

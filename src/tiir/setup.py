@@ -278,6 +278,6 @@ def _is_from(info: FeatureInfo, extractor: str) -> bool:
     folder = extractor.partition(":")[2]
     if info.extractor != extractor or not folder or not Path(folder).is_dir():
         return info.extractor == extractor
-    from tiir.models.loading import Source
+    from tiir.models.source import Source
 
     return info.weights == Source(folder).revision

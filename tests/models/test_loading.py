@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-from tiir.models import loading
-from tiir.models.loading import Source, unloadable
+from tiir.models import source
+from tiir.models.source import Source, unloadable
 
 NAME = "some/clip"
 ANSWER = cast("Any", httpx.Response(403, request=httpx.Request("GET", "http://x")))
@@ -40,7 +40,7 @@ def raised(message: str, cause: BaseException | None) -> OSError:
 def test_why_a_hub_model_does_not_load(
     monkeypatch: pytest.MonkeyPatch, problem: OSError, offline: bool, said: str
 ) -> None:
-    monkeypatch.setattr(loading, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(source, "HF_HUB_OFFLINE", offline)
     assert said in str(unloadable(Source(NAME), problem))
 
 

@@ -19,14 +19,13 @@ from tiir.data.images import to_rgb
 from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
-    Source,
     choose_device,
     exact_convolutions,
     quiet,
     settle,
-    unloadable,
     versions,
 )
+from tiir.models.source import Source, unloadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,16 +19,15 @@ from tiir.models.base import ModelInfo
 from tiir.models.loading import (
     PROBES,
     Precision,
-    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
     exact_convolutions,
     settle,
     text_config,
-    unloadable,
     versions,
 )
+from tiir.models.source import Source, unloadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

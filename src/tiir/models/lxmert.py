@@ -20,15 +20,14 @@ from tiir.errors import ModelError
 from tiir.models.base import ModelInfo
 from tiir.models.loading import (
     Precision,
-    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
     quiet,
     settle,
-    unloadable,
     versions,
 )
+from tiir.models.source import Source, unloadable
 from tiir.revisions import pinned
 
 if TYPE_CHECKING:

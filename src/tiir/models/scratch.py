@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tiir.errors import ModelError
 
 if TYPE_CHECKING:
-    from tiir.models.loading import Source
+    from tiir.models.source import Source
 
 __all__ = ["new_clip", "new_lxmert"]
 
@@ -154,7 +154,8 @@ def _bert(language: str | Source, width: int, heads: int, layers: int) -> tuple[
     import torch
     import transformers
 
-    from tiir.models.loading import Source, check_tokenizer, quiet, unloadable
+    from tiir.models.loading import check_tokenizer, quiet
+    from tiir.models.source import Source, unloadable
 
     source = Source.of(language)
     name = source.name

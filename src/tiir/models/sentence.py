@@ -12,14 +12,12 @@ import torch
 from tiir.errors import ModelError
 from tiir.io import read_json
 from tiir.models.loading import (
-    Source,
     caption_limit,
     check_tokenizer,
     choose_device,
-    model_file,
     quiet,
-    unloadable,
 )
+from tiir.models.source import Source, model_file, unloadable
 from tiir.progress import track
 
 __all__ = ["SentenceEncoder"]

@@ -87,7 +87,7 @@ def model_flaw(recipe: Recipe, place: Place) -> str | None:
         "dataset": Dataset.load(place.data("train")).fingerprint,
     }
     if (start := start_of(recipe.train)) is not None and Path(start).is_dir():
-        from tiir.models.loading import Source
+        from tiir.models.source import Source
 
         now["start"] = Source(start).revision
     if recipe.features is not None:
@@ -120,7 +120,7 @@ def run_flaw(
     name = info.model.rpartition(" > ")[2]
     folder = Path(model.removeprefix("lxmert:"))
     if folder.is_dir():
-        from tiir.models.loading import Source
+        from tiir.models.source import Source
 
         same = info.revision == Source(str(folder)).revision
     else:

@@ -14,8 +14,9 @@ from tiir.errors import ModelError
 from tiir.metrics.ranking import rank_embeddings
 from tiir.metrics.recall import recall
 from tiir.models.dual import load_parts
-from tiir.models.loading import Source, caption_limit
+from tiir.models.loading import caption_limit
 from tiir.models.scratch import new_clip
+from tiir.models.source import Source
 from tiir.train.config import TrainConfig
 from tiir.train.losses import contrastive_loss
 from tiir.train.pairs import Collator, Pairs

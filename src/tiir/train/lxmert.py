@@ -15,10 +15,11 @@ from tiir.errors import ConfigError, ModelError
 from tiir.metrics.ranking import rank_scores
 from tiir.metrics.recall import recall
 from tiir.models.base import ModelInfo
-from tiir.models.loading import Source, caption_limit
+from tiir.models.loading import caption_limit
 from tiir.models.lxmert import load_matcher
 from tiir.models.pairs import PairScorer
 from tiir.models.scratch import new_lxmert
+from tiir.models.source import Source
 from tiir.revisions import pinned
 from tiir.train.config import LxmertTrainConfig
 from tiir.train.negatives import HardNegatives, TruePairs, hard_negatives

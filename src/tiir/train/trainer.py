@@ -18,7 +18,8 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from tiir.data.dataset import Dataset
 from tiir.errors import ConfigError, DataError, MissingExtraError, ModelError, TiirError
 from tiir.io import read_json, remove_leftovers, write_json
-from tiir.models.loading import Source, choose_device
+from tiir.models.loading import choose_device
+from tiir.models.source import Source
 from tiir.out import check_out
 from tiir.revisions import commit
 from tiir.train.config import LxmertTrainConfig, TrainConfig, differences, start_of

@@ -20,13 +20,8 @@ from tiir.models.frcnn.config import FrcnnConfig
 from tiir.models.frcnn.detect import detect
 from tiir.models.frcnn.network import STRIDE, FrcnnNetwork
 from tiir.models.frcnn.ops import torchvision_ops
-from tiir.models.loading import (
-    Source,
-    choose_device,
-    exact_convolutions,
-    model_file,
-    versions,
-)
+from tiir.models.loading import choose_device, exact_convolutions, versions
+from tiir.models.source import Source, model_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
